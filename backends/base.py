@@ -1,0 +1,130 @@
+"""What a backend kind is, and what it may use of the world.
+
+A kind is one module named in `backends.KINDS` with two things in it: `Options`, the keys its
+`[backends.NAME]` table may hold, and `Driver`, which looks at one such backend. What a driver
+needs of the outside comes as a `Ports`; it imports no client library and reads no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from orchestrator.core.model import Backend, Observation
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An HTTP answer.
+
+    `body` holds at most the bytes asked for; `latency_s` is until its last byte.
+    """
+
+    status: int
+    headers: Mapping[str, str]  # names in lower case
+    body: bytes
+    latency_s: float
+
+
+class Http(Protocol):
+    """One shared HTTP client for all probes."""
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        timeout_s: float,
+        max_bytes: int = 65536,
+    ) -> Reply:
+        """Send one request and read the answer; redirects are not followed.
+
+        Raises `Unreachable` with one line saying how it failed (refused, timed out after N s, name
+        not found, TLS, reset, answer cut short).
+        """
+        ...
+
+    async def connect(self, host: str, port: int, *, timeout_s: float) -> float:
+        """Open and close a TCP connection; returns seconds it took. Raises `Unreachable`."""
+        ...
+
+
+class Clock(Protocol):
+    """The clocks of the world, all in seconds."""
+
+    def steady(self) -> float:
+        """Steady seconds, see `core.model`."""
+        ...
+
+    def wall(self) -> float:
+        """Unix time as the system says."""
+        ...
+
+    def boot(self) -> float:
+        """Seconds since boot, going on while suspended."""
+        ...
+
+
+class Random(Protocol):
+    """The one source of randomness; `random.Random` is one."""
+
+    def random(self) -> float: ...
+
+    def uniform(self, a: float, b: float) -> float: ...
+
+    def getrandbits(self, k: int, /) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What a driver may use of the world."""
+
+    http: Http
+    clock: Clock
+    random: Random
+
+
+class Options(BaseModel):
+    """Base of a kind's own configuration keys: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One configured backend as its driver gets it.
+
+    `models` maps our model names to the backend's. `secrets` holds the credentials that `options`
+    asked for, by key. `options` is the kind's own `Options`.
+    """
+
+    backend: Backend
+    options: Any
+    models: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+class Driver(Protocol):
+    """Looks at one backend.
+
+    Neither method raises for what the backend does; that is what they report.
+    """
+
+    async def probe(self) -> Observation:
+        """Ask for the engine's own readiness, and for its model list where that costs nothing.
+
+        Takes at most the policy's `timeout_s` for each request made.
+        """
+        ...
+
+    async def canary(self) -> Observation | None:
+        """Ask for a one-token completion of the first configured model, at most `canary_timeout_s`.
+
+        Any completion counts, empty text too. None: this engine or kind has no canary.
+        """
+        ...

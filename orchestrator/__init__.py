@@ -1,0 +1,1 @@
+"""aion: the always-on orchestrator for AI backends that come and go."""

@@ -1,0 +1,1 @@
+"""The verbs of `aion`, a file for each noun."""

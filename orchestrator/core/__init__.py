@@ -1,0 +1,1 @@
+"""What aion decides: pure functions of plain values."""

@@ -1,0 +1,440 @@
+"""The nouns of aion as plain frozen values.
+
+Times are *steady seconds*: Unix time at the daemon's start, carried forward by the monotonic
+clock, so they never jump and can be stored and compared after a restart. `Now.wall` is what the
+wall clock says; it serves for showing times and for calendars, never for intervals. Durations end
+in `_s`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """One reading of the clock: `at` in steady seconds, `wall` in Unix seconds."""
+
+    at: float
+    wall: float
+
+
+class Health(StrEnum):
+    """What is believed of a backend after many observations."""
+
+    UNKNOWN = "unknown"
+    STARTING = "starting"
+    WARMING = "warming"
+    UP = "up"
+    DEGRADED = "degraded"
+    DOWN = "down"
+
+
+class Tier(StrEnum):
+    """What serving costs; the order is the order in which money is avoided."""
+
+    FREE = "free"
+    CREDIT = "credit"
+    PAID = "paid"
+
+
+class Source(StrEnum):
+    """Who says so."""
+
+    PROBE = "probe"
+    CANARY = "canary"
+    HEARTBEAT = "heartbeat"
+    TRAFFIC = "traffic"
+
+
+class Verdict(StrEnum):
+    """What one observation says. DENIED (401, 403) and BUSY (429) are answers, not deaths."""
+
+    OK = "ok"
+    LOADING = "loading"
+    FAILED = "failed"
+    DENIED = "denied"
+    BUSY = "busy"
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What one probe, canary, heartbeat or proxied request told us.
+
+    `detail` is one line for the operator. `models` is the list the backend gave, None when it was
+    not asked; `missing` are configured models that the list lacks. `retry_after_s` comes with
+    BUSY.
+    """
+
+    backend: str
+    source: Source
+    verdict: Verdict
+    detail: str = ""
+    latency_s: float | None = None
+    status: int | None = None
+    models: tuple[str, ...] | None = None
+    missing: tuple[str, ...] = ()
+    retry_after_s: float | None = None
+
+
+# ── configuration, as the core sees it ──────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class HealthPolicy:
+    """How often to look and how much evidence moves a verdict. `canary_s` None: no canaries."""
+
+    interval_s: float = 10.0
+    fast_interval_s: float = 2.0
+    down_interval_s: float = 30.0
+    timeout_s: float = 4.0
+    fall: int = 3
+    rise: int = 2
+    canary_s: float | None = 300.0
+    canary_timeout_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Something a DNS name can point at: `type` is A, AAAA or CNAME."""
+
+    type: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A configured backend. `url` is what clients may use, None where it is never shown (`api`).
+
+    `remote`: its verdicts freeze while our own network is lost. `assignable`: it can be a service's
+    active backend as the daemon is built and configured. `targets`: its own DNS records, if it has
+    any.
+    """
+
+    name: str
+    kind: str
+    engine: str
+    priority: int = 100
+    tier: Tier = Tier.FREE
+    url: str | None = None
+    models: tuple[str, ...] = ()
+    remote: bool = True
+    assignable: bool = True
+    targets: tuple[Target, ...] = ()
+    restart_url: str | None = None
+    warn_before_s: float = 2700.0
+    drain_margin_s: float = 300.0
+    health: HealthPolicy = HealthPolicy()
+
+
+class Drift(StrEnum):
+    """What to do when somebody else changed our record."""
+
+    RESPECT = "respect"
+    CORRECT = "correct"
+
+
+@dataclass(frozen=True, slots=True)
+class DnsPolicy:
+    """What the core needs to know of a service's DNS name.
+
+    `gateway`: targets of the gateway, if any.
+    """
+
+    name: str
+    gateway: tuple[Target, ...] = ()
+    drift: Drift = Drift.RESPECT
+    ttl_s: float = 300.0  # the longest a resolver may keep the old answer
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A stable name. `backends` are its pool, most preferred first."""
+
+    name: str
+    backends: tuple[str, ...]
+    failback_after_s: float = 300.0
+    dns: DnsPolicy | None = None
+    gateway: str | None = None  # base URL of our own gateway, shown instead of an `api` backend's
+
+
+@dataclass(frozen=True, slots=True)
+class AlertPolicy:
+    """When an open incident is said again.
+
+    `escalate_s`: unacknowledged critical ones go to every channel.
+    """
+
+    remind_s: float = 7200.0
+    escalate_s: float = 1800.0
+
+
+@dataclass(frozen=True, slots=True)
+class FleetConfig:
+    """Everything the core decides by.
+
+    `instance` signs DNS records. `controls` is how many there are.
+    """
+
+    backends: Mapping[str, Backend]
+    services: Mapping[str, Service]
+    alerts: AlertPolicy = AlertPolicy()
+    instance: str = "aion"
+    controls: int = 0
+    shadow: bool = False
+
+
+# ── state ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One life of a backend that comes and goes.
+
+    `listened_s`: lease time spent, counted only while we listen.
+    """
+
+    id: str
+    started_at: float
+    ends_at: float | None = None
+    listened_s: float = 0.0
+    lease_s: float = 60.0
+    challenge_ok: bool = False
+    revoked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BackendState:
+    """What is believed of one backend, and the evidence it stands on.
+
+    `doubt`: something was amiss since the last good answer, so it is probed fast; the verdict
+    stands. `ok_since`: start of unbroken health. `denied`, `cooldown_until`: it answers, but not
+    for us, or not now. `falls`: when it went down within the last hour; `flap_level`: how often
+    its failback wait is doubled.
+    """
+
+    name: str
+    health: Health = Health.UNKNOWN
+    since: float = 0.0
+    reason: str = "not looked at yet"
+    oks: int = 0
+    fails: int = 0
+    denials: int = 0
+    doubt: bool = True
+    doubt_since: float | None = None
+    ok_since: float | None = None
+    canary_fails: int = 0
+    canary_at: float | None = None
+    traffic_fail_at: float | None = None
+    denied: str = ""
+    cooldown_until: float | None = None
+    falls: tuple[float, ...] = ()
+    flap_level: int = 0
+    drained: bool = False
+    exhausted_until: float | None = None
+    missing: tuple[str, ...] = ()
+    session: Session | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """The operator prefers `backend` until then; `hard`: whatever happens."""
+
+    backend: str
+    until: float
+    hard: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A switchover the operator scheduled."""
+
+    to: str
+    at: float
+
+
+class Phase(StrEnum):
+    """Where a make-before-break rotation stands."""
+
+    CANARY = "canary"
+    VERIFY = "verify"
+    TTL = "ttl"
+    DRAIN = "drain"
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """A planned move under way from `old` to `new`; `good_since`.
+
+    The public name answered well from then.
+    """
+
+    old: str
+    new: str
+    phase: Phase
+    since: float
+    why: str
+    good_since: float | None = None
+
+
+class DnsTrouble(StrEnum):
+    """Why a DNS name is not as wanted."""
+
+    UNREACHABLE = "unreachable"
+    REFUSED = "refused"
+    FOREIGN = "foreign"
+    DRIFT = "drift"
+    NEWER = "newer"
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """A service's DNS name: what is wanted, what was last tried, what was read back.
+
+    `record_ids` are the provider's names of the records known to be ours. `adopt`: the operator
+    told us to take over what stands there. `corrections`: when drift was put back, within 24 h.
+    """
+
+    wanted: tuple[Target, ...] = ()
+    wanted_epoch: int = 0
+    attempted: tuple[Target, ...] = ()
+    attempted_epoch: int = 0
+    confirmed: tuple[Target, ...] = ()
+    confirmed_epoch: int = 0
+    confirmed_at: float | None = None
+    record_ids: tuple[str, ...] = ()
+    trouble: DnsTrouble | None = None
+    trouble_since: float | None = None
+    detail: str = ""
+    retry_at: float | None = None
+    adopt: bool = False
+    corrections: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceState:
+    """One service's assignment, and what holds or plans it.
+
+    `moves`: times of voluntary moves within the last hour. `settled`: the stored assignment was
+    confirmed, or a new one was made, since this daemon started. `would`: what would be done if it
+    were not paused. `review_at`: when the choice may change without new evidence.
+    """
+
+    name: str
+    active: str | None = None
+    since: float = 0.0
+    epoch: int = 0
+    reason: str = "nobody has been chosen yet"
+    settled: bool = False
+    hold_until: float | None = None
+    pin: Pin | None = None
+    moves: tuple[float, ...] = ()
+    planned: Planned | None = None
+    rotation: Rotation | None = None
+    publication: Publication = Publication()
+    would: str = ""
+    review_at: float | None = None
+    retry_at: float | None = None
+
+
+class Severity(StrEnum):
+    """How much it matters; critical rings in quiet hours."""
+
+    INFO = "info"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """Something the operator should know or do: one thread from opened to closed.
+
+    `key` names what is wrong (`backend_down:colab`); `id` names this one time that it was wrong.
+    `params` fill the text's placeholders.
+    """
+
+    id: str
+    key: str
+    kind: str
+    subject: str
+    severity: Severity
+    opened_at: float
+    params: Mapping[str, str] = field(default_factory=dict)
+    acked_at: float | None = None
+    acked_by: str = ""
+    muted_until: float | None = None
+    noticed_at: float = 0.0
+    reminders: int = 0
+    escalated_at: float | None = None
+    closed_at: float | None = None
+
+
+class NoticeKind(StrEnum):
+    """What a notice says of its incident; `moved` stands alone and tells of a new assignment."""
+
+    OPENED = "opened"
+    REMINDER = "reminder"
+    ESCALATED = "escalated"
+    ACKNOWLEDGED = "acknowledged"
+    CLOSED = "closed"
+    MOVED = "moved"
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One message about an incident, or about a move.
+
+    `id` never changes, so a repeat can be recognised.
+    """
+
+    id: str
+    kind: NoticeKind
+    topic: str  # the incident's kind, or "moved": which text
+    subject: str
+    severity: Severity
+    created_at: float
+    incident: str | None = None
+    params: Mapping[str, str] = field(default_factory=dict)
+    everywhere: bool = False  # escalated: to every channel
+    sent_at: float | None = None
+    channel: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What is true of us rather than of a backend.
+
+    `isolated`: the orchestrator itself lost its network. `remote_ok_at`: last success of anything
+    remote. `controls_asked_at`: a check of the controls is under way since then. `tick`: the last
+    tick's clocks (steady, wall, boot time), to notice gaps.
+    """
+
+    started_at: float = 0.0
+    settled: bool = False
+    paused_until: float | None = None
+    paused_by: str = ""
+    isolated_since: float | None = None
+    remote_ok_at: float | None = None
+    controls_asked_at: float | None = None
+    controls_at: float | None = None
+    controls_failed: int = 0
+    inbound_lost_since: float | None = None
+    tick: tuple[float, float, float] | None = None
+    incident_seq: int = 0
+
+
+@dataclass(slots=True)
+class Fleet:
+    """The whole state.
+
+    A mutable table of frozen values. Only the loop changes it, by applying a Turn.
+    """
+
+    config: FleetConfig
+    world: World = World()
+    backends: dict[str, BackendState] = field(default_factory=dict)
+    services: dict[str, ServiceState] = field(default_factory=dict)
+    incidents: dict[str, Incident] = field(default_factory=dict)  # open ones, by key
+    outbox: dict[str, Notice] = field(default_factory=dict)  # unsent ones, by id

@@ -1,0 +1,1 @@
+"""What aion touches: one outside thing per file."""

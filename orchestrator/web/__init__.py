@@ -1,0 +1,1 @@
+"""What aion serves over HTTP."""
