@@ -66,7 +66,7 @@ class ControlsAnswered:
 
     failed: int
     total: int
-    started_at: float
+    started_at: float  # steady
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,6 +359,7 @@ class Turn:
     services: Mapping[str, ServiceState | None] = field(default_factory=dict)
     incidents: Mapping[str, Incident] = field(default_factory=dict)
     notices: Mapping[str, Notice] = field(default_factory=dict)
+    flags: Mapping[tuple[str, str], str] = field(default_factory=dict)
     world: World | None = None
     config: FleetConfig | None = None
     effects: tuple[Effect, ...] = ()

@@ -193,14 +193,18 @@ class FleetConfig:
 class Session:
     """One life of a backend that comes and goes.
 
-    `listened_s`: lease time spent, counted only while we listen.
+    `beat_at`: when its agent last spoke; moved forward by any time in which we could not listen, so
+    that a lease runs only while we do. `challenged_at`, `challenge_ok`: it was asked to prove itself
+    after its lease lapsed, and whether it could.
     """
 
     id: str
     started_at: float
+    beat_at: float
     ends_at: float | None = None
-    listened_s: float = 0.0
     lease_s: float = 60.0
+    late_s: float = 22.0
+    challenged_at: float | None = None
     challenge_ok: bool = False
     revoked: bool = False
 
@@ -210,7 +214,7 @@ class BackendState:
     """What is believed of one backend, and the evidence it stands on.
 
     `doubt`: something was amiss since the last good answer, so it is probed fast; the verdict
-    stands. `ok_since`: start of unbroken health. `denied`, `cooldown_until`: it answers, but not
+    stands. `failed_at`: the last failure counted. `ok_since`: start of unbroken health. `denied`, `cooldown_until`: it answers, but not
     for us, or not now. `falls`: when it went down within the last hour; `flap_level`: how often
     its failback wait is doubled.
     """
@@ -224,6 +228,7 @@ class BackendState:
     denials: int = 0
     doubt: bool = True
     doubt_since: float | None = None
+    failed_at: float | None = None
     ok_since: float | None = None
     canary_fails: int = 0
     canary_at: float | None = None
@@ -406,19 +411,19 @@ class Notice:
 class World:
     """What is true of us rather than of a backend.
 
-    `isolated`: the orchestrator itself lost its network. `remote_ok_at`: last success of anything
-    remote. `controls_asked_at`: a check of the controls is under way since then. `tick`: the last
-    tick's clocks (steady, wall, boot time), to notice gaps.
+    `online_at`: when we last knew that our own network works. `asked_at`: a check of the controls is
+    under way since then. `tick`: the last tick's clocks (steady, wall, boot time), to notice gaps.
+    `settled`: everything was looked at once since the start.
     """
 
     started_at: float = 0.0
     settled: bool = False
+    paused_since: float | None = None
     paused_until: float | None = None
     paused_by: str = ""
     isolated_since: float | None = None
-    remote_ok_at: float | None = None
-    controls_asked_at: float | None = None
-    controls_at: float | None = None
+    online_at: float | None = None
+    asked_at: float | None = None
     controls_failed: int = 0
     inbound_lost_since: float | None = None
     tick: tuple[float, float, float] | None = None
@@ -427,9 +432,9 @@ class World:
 
 @dataclass(slots=True)
 class Fleet:
-    """The whole state.
+    """The whole state: a mutable table of frozen values. Only the loop changes it, through `apply`.
 
-    A mutable table of frozen values. Only the loop changes it, by applying a Turn.
+    `pools`: backend → the services it is in. `unseen`: backends not looked at since the start.
     """
 
     config: FleetConfig
@@ -438,3 +443,6 @@ class Fleet:
     services: dict[str, ServiceState] = field(default_factory=dict)
     incidents: dict[str, Incident] = field(default_factory=dict)  # open ones, by key
     outbox: dict[str, Notice] = field(default_factory=dict)  # unsent ones, by id
+    flags: dict[tuple[str, str], str] = field(default_factory=dict)  # (kind, subject) → detail
+    pools: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    unseen: set[str] = field(default_factory=set)
