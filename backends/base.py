@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic_core import PydanticCustomError
 
 from orchestrator.core.model import Backend, Observation
 
@@ -92,7 +93,30 @@ class Ports:
 class Options(BaseModel):
     """Base of a kind's own configuration keys: frozen, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Credential(BaseModel):
+    """A secret by its name: `{ credential = "name" }` in the file, never the secret itself.
+
+    A kind asks for one by a field of this type in its `Options`; `Plan.secrets` then holds what
+    was found, by the field's name (`headers.NAME` for one inside a table `headers`).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    credential: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_literals(cls, given: Any) -> Any:
+        if isinstance(given, Credential) or (isinstance(given, dict) and "credential" in given):
+            return given
+        raise PydanticCustomError(
+            "literal_secret",
+            "a secret is not written in the file; keep it with `aion secret set NAME`"
+            ' and write {{ credential = "NAME" }} here',
+        )
 
 
 @dataclass(frozen=True, slots=True)
