@@ -115,7 +115,7 @@ class Credential(BaseModel):
         raise PydanticCustomError(
             "literal_secret",
             "a secret is not written in the file; keep it with `aion secret set NAME`"
-            ' and write {{ credential = "NAME" }} here',
+            ' and write { credential = "NAME" } here',
         )
 
 
