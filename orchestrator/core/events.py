@@ -90,11 +90,13 @@ class DnsAttempting:
     """The reconciler is about to write `targets` as `epoch`.
 
     Remembered before it is done, so that a write whose answer is lost is recognised as ours.
+    `correction`: it puts back what somebody else changed, and counts towards the limit of those.
     """
 
     service: str
     targets: tuple[Target, ...]
     epoch: int
+    correction: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,8 @@ class DnsConfirmed:
 class DnsTroubled:
     """The name could not be read or written, or is not ours to write.
 
-    `epoch`: the one found there.
+    `epoch`: the one found there. `outbid`: with NEWER, it is ours to go above that epoch (our own
+    record after a restore, or the operator told us to adopt), so take the next one.
     """
 
     service: str
@@ -119,6 +122,7 @@ class DnsTroubled:
     detail: str
     retry_at: float | None = None
     epoch: int | None = None
+    outbid: bool = False
 
 
 @dataclass(frozen=True, slots=True)
