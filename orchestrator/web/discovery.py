@@ -1,0 +1,302 @@
+"""Who serves, for anyone: `/discovery`, `/discovery/{service}`, `/discovery/{service}/events`.
+
+Raw ASGI in front of the framework. Bytes and ETag are prepared when the state changes, so an
+answer costs neither a look at the fleet nor a database. Only names, states, models and public
+URLs are told.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.core.events import Turn
+from orchestrator.core.model import BackendState, Fleet, Now
+from orchestrator.web import standing
+from orchestrator.web.ports import LoopPort, Message, Receive, Scope, Send
+from orchestrator.web.problems import (
+    NOSNIFF,
+    Headers,
+    method_not_allowed,
+    not_found,
+    send_problem,
+    unknown,
+)
+from orchestrator.web.streams import Streams
+
+CORS: Headers = [
+    (b"access-control-allow-origin", b"*"),
+    (b"access-control-expose-headers", b"ETag, Retry-After"),
+]
+PREFLIGHT: Headers = [
+    *CORS,
+    (b"access-control-allow-methods", b"GET, HEAD, OPTIONS"),
+    (b"access-control-allow-headers", b"If-None-Match, Last-Event-ID, Cache-Control"),
+    (b"access-control-max-age", b"86400"),
+    (b"content-length", b"0"),
+]
+# An entity tag (RFC 9110 §8.8.3), or something else up to the next comma, which matches nothing.
+TAG = re.compile(rb'\s*(?:(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")|[^,]*)\s*(?:,|$)')
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """One answer, ready to send. `event`: the same as a server-sent event."""
+
+    content: Mapping[str, Any]
+    etag: bytes
+    body: bytes
+    start: Message
+    whole: Message
+    unchanged: Message
+    event: bytes
+
+
+EMPTY: Message = {"type": "http.response.body", "body": b""}
+
+
+def matches(header: bytes, etag: bytes) -> bool:
+    """Whether an If-None-Match header names `etag`: compared weakly, in a list, or by `*`."""
+    if header == etag:
+        return True
+    header = header.strip()
+    if header == b"*":
+        return True
+    at = 0
+    while at < len(header):
+        found = TAG.match(header, at)
+        if found is None or found.end() == at:
+            return False
+        if found.group(1) == etag:
+            return True
+        at = found.end()
+    return False
+
+
+def answer(fleet: Fleet, name: str, now: Now) -> dict[str, Any]:
+    """Say what discovery tells of a service, without `as_of`."""
+    service, state = fleet.config.services[name], fleet.services.get(name)
+    active, others, retry_at = None, [], None
+    if state is not None:
+        backend = fleet.config.backends.get(state.active or "")
+        if backend is not None:
+            believed = fleet.backends.get(backend.name)
+            session = believed.session if believed is not None else None
+            active = {
+                "backend": backend.name,
+                "url": standing.address(backend, service),
+                "models": list(backend.models),
+                "since": standing.rfc3339(state.since, now),
+                "ends_at": standing.rfc3339(session.ends_at if session else None, now),
+            }
+        else:
+            retry_at = standing.rfc3339(state.retry_at, now)
+        others = [
+            {"backend": one.name, "url": standing.address(one, service)}
+            for one in standing.fallbacks(fleet, service, state, now.at)
+        ]
+    return {
+        "service": name,
+        "epoch": state.epoch if state is not None else 0,
+        "state": standing.service_state(fleet, name, now.at).value,
+        "active": active,
+        "gateway": service.gateway,
+        "fallbacks": others,
+        "retry_at": retry_at,
+    }
+
+
+class Discovery:
+    """The ASGI application; `max_age_s` is how long an answer may be kept by clients."""
+
+    def __init__(self, loop: LoopPort, max_age_s: float, streams: Streams) -> None:
+        self._loop = loop
+        self._max_age = b"max-age=%d" % max(1, round(max_age_s))
+        self._streams = streams
+        self._prepared: dict[str, Prepared] = {}
+        self._all: Prepared | None = None
+        self._paths: dict[str, Prepared] = {}
+        self._shown: dict[str, object] = {}
+        self._world: object = None
+        self._again_at: dict[str, float] = {}
+        self._rebuild()
+        loop.subscribe(self._turned)
+
+    # ── preparing ───────────────────────────────────────────────────────────────────────────────
+
+    def _turned(self, turn: Turn) -> None:
+        """Prepare anew what this turn touched; nothing is done for a turn that shows nowhere."""
+        fleet, at = self._loop.fleet, self._loop.now().at
+        if turn.config is not None or self._world != self._world_shown(fleet, at):
+            self._rebuild()
+            return
+        touched = {name for name in turn.services if name in fleet.config.services}
+        for name in turn.backends:
+            shown = _shown(fleet.backends.get(name), at)
+            if self._shown.get(name) != shown:
+                self._shown[name] = shown
+                touched.update(self._pools.get(name, ()))
+        if self._again_at:
+            touched.update(name for name, due in self._again_at.items() if due <= at)
+        for name in touched:
+            self._prepare(name)
+
+    @staticmethod
+    def _world_shown(fleet: Fleet, at: float) -> object:
+        return (fleet.world.isolated_since is not None, standing.paused(fleet, at))
+
+    def _rebuild(self) -> None:
+        fleet, at = self._loop.fleet, self._loop.now().at
+        self._world = self._world_shown(fleet, at)
+        self._shown = {name: _shown(state, at) for name, state in fleet.backends.items()}
+        self._pools: dict[str, list[str]] = {}
+        for service in fleet.config.services.values():
+            for backend in service.backends:
+                self._pools.setdefault(backend, []).append(service.name)
+        for name in set(self._prepared) - set(fleet.config.services):
+            del self._prepared[name]
+            self._again_at.pop(name, None)
+            self._streams.end(f"service:{name}")
+        self._all = None
+        self._paths.clear()
+        for name in fleet.config.services:
+            self._prepare(name)
+
+    def _prepare(self, name: str) -> None:
+        fleet, now = self._loop.fleet, self._loop.now()
+        self._review(fleet, name, now.at)
+        content, before = answer(fleet, name, now), self._prepared.get(name)
+        if before is not None and before.content == content:
+            return
+        as_of = standing.rfc3339(now.at, now)
+        self._prepared[name] = made = _make(content, as_of, self._max_age)
+        self._all = None
+        self._paths.clear()
+        self._paths.update({f"/discovery/{known}": one for known, one in self._prepared.items()})
+        self._streams.publish(f"service:{name}", made.event)
+
+    def _review(self, fleet: Fleet, name: str, at: float) -> None:
+        """Remember when the passing of time alone changes the answer."""
+        due = [
+            until
+            for backend in fleet.config.services[name].backends
+            if (state := fleet.backends.get(backend)) is not None
+            for until in _ends(state)
+            if until > at
+        ]
+        if due:
+            self._again_at[name] = min(due)
+        else:
+            self._again_at.pop(name, None)
+
+    def _whole(self) -> Prepared:
+        """Make the answer of `/discovery`: the first service's own fields, and all `services`."""
+        if self._all is None:
+            now = self._loop.now()
+            known = {
+                name: dict(self._prepared[name].content)
+                for name in self._loop.fleet.config.services
+                if name in self._prepared
+            }
+            first = next(iter(known.values()), {})
+            as_of = standing.rfc3339(now.at, now)
+            self._all = _make({**first, "services": known}, as_of, self._max_age)
+            self._paths["/discovery"] = self._all
+        return self._all
+
+    # ── answering ───────────────────────────────────────────────────────────────────────────────
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request whose path begins with `/discovery`."""
+        path, method = scope["path"], scope["method"]
+        found = self._paths.get(path)
+        if found is not None and (method in ("GET", "HEAD")):
+            for name, value in scope["headers"]:
+                if name == b"if-none-match" and matches(value, found.etag):
+                    await send(found.unchanged)
+                    await send(EMPTY)
+                    return
+            await send(found.start)
+            await send(found.whole)
+            return
+        await self._seldom(scope, receive, send)
+
+    async def _seldom(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer everything but a plain request for a prepared answer."""
+        method = scope["method"]
+        parts = scope["path"].rstrip("/").split("/")[2:]
+        if method == "OPTIONS":
+            await send({"type": "http.response.start", "status": 204, "headers": PREFLIGHT})
+            await send(EMPTY)
+        elif method not in ("GET", "HEAD"):
+            await send_problem(send, method_not_allowed("GET, HEAD, OPTIONS"), CORS)
+        elif not parts:
+            self._whole()
+            await self({**scope, "path": "/discovery"}, receive, send)
+        elif parts[0] not in self._prepared and len(parts) <= 2:  # noqa: PLR2004 - name, "events"
+            await send_problem(send, unknown("service", parts[0], self._prepared), CORS)
+        elif parts[1:] == ["events"]:
+            await self._follow(parts[0], scope, receive, send)
+        elif len(parts) == 1:
+            await self({**scope, "path": f"/discovery/{parts[0]}"}, receive, send)
+        else:
+            await send_problem(send, not_found(scope["path"]), CORS)
+
+    async def _follow(self, name: str, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "HEAD":
+            start = {"type": "http.response.start", "status": 200, "headers": Streams.headers(CORS)}
+            await send(start)
+            await send(EMPTY)
+            return
+        first = b"retry: 2000\n" + self._prepared[name].event
+        await self._streams.serve(f"service:{name}", first, scope, receive, send, CORS)
+
+
+def _shown(state: BackendState | None, at: float) -> object:
+    """Return what of a backend's state can show in an answer: cheap to compare at each probe."""
+    if state is None:
+        return None
+    return (
+        state.health,
+        bool(state.fails),
+        state.drained,
+        bool(state.denied),
+        state.cooldown_until is not None and state.cooldown_until > at,
+        state.exhausted_until is not None and state.exhausted_until > at,
+        state.session,
+    )
+
+
+def _ends(state: BackendState) -> list[float]:
+    ends = [state.cooldown_until, state.exhausted_until]
+    if state.session is not None:
+        lapses = state.session.beat_at + state.session.lease_s
+        ends += [lapses, state.session.ends_at]
+    return [end for end in ends if end is not None]
+
+
+def _make(content: Mapping[str, Any], as_of: str | None, max_age: bytes) -> Prepared:
+    """Prepare bytes. The ETag covers the content, not the time at which it was prepared."""
+    bare = json.dumps(content, separators=(",", ":")).encode()
+    etag = b'"%s"' % hashlib.sha256(bare).hexdigest()[:20].encode()
+    body = json.dumps({**content, "as_of": as_of}, separators=(",", ":")).encode()
+    kept: Headers = [(b"etag", etag), (b"cache-control", max_age), *CORS]
+    headers: Headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        NOSNIFF,
+        *kept,
+    ]
+    return Prepared(
+        content=content,
+        etag=etag,
+        body=body,
+        start={"type": "http.response.start", "status": 200, "headers": headers},
+        whole={"type": "http.response.body", "body": body},
+        unchanged={"type": "http.response.start", "status": 304, "headers": kept},
+        event=b"id: " + etag.strip(b'"') + b"\ndata: " + body + b"\n\n",
+    )

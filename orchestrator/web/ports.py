@@ -1,0 +1,106 @@
+"""What the web needs of the rest of the daemon: the loop, the store, the jobs, a reload.
+
+Protocols only, so that each page of the web can be tested with a small stand-in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from orchestrator.core.events import Answer, Command, Turn
+from orchestrator.core.model import Fleet, Now
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class LoopPort(Protocol):
+    """What the web sees of the loop: it reads the fleet and never writes it."""
+
+    @property
+    def fleet(self) -> Fleet:
+        """The state as of the last applied turn."""
+        ...
+
+    @property
+    def turned_at(self) -> float:
+        """Steady time of the last completed turn."""
+        ...
+
+    def now(self) -> Now:
+        """Read the clock."""
+        ...
+
+    def subscribe(self, callback: Callable[[Turn], None]) -> None:
+        """Have `callback` called after each applied turn."""
+        ...
+
+    async def command(self, command: Command, audit: Any) -> Answer:
+        """Give an operator's command; returns once it is committed.
+
+        Raises `Overloaded` when the inbox is full, `StoreError` when it cannot be stored.
+        """
+        ...
+
+
+class EventRow(Protocol):
+    """One stored line of the event log; `at` in steady seconds."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def at(self) -> float: ...
+    @property
+    def action(self) -> str: ...
+    @property
+    def subject(self) -> str: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def data(self) -> Mapping[str, str]: ...
+
+
+class StorePort(Protocol):
+    """What the web reads from the store."""
+
+    async def answered(self, key: str) -> Answer | None:
+        """Return what the command with this key was answered, if it was given before."""
+        ...
+
+    async def events(
+        self, after: int = 0, limit: int = 100, subject: str | None = None
+    ) -> Sequence[EventRow]:
+        """Return stored events whose id is greater than `after`, oldest first."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    """One scheduled job; times in steady seconds. `outcome` is "" while it never ran."""
+
+    name: str
+    trigger: str
+    next_at: float | None = None
+    last_at: float | None = None
+    outcome: str = ""
+    running: bool = False
+    quarantined: bool = False
+
+
+class JobsPort(Protocol):
+    """What the web sees of the job runner."""
+
+    async def list(self) -> Sequence[JobRow]: ...
+
+    async def run(self, name: str) -> Answer:
+        """Start a job now; `Answer.problem` is "unknown" or "conflict" (it is running)."""
+        ...
+
+
+Reload = Callable[[], Awaitable[Sequence[str]]]
+"""Reads the configuration again; returns one line per change. Raises `ConfigError`."""
