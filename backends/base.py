@@ -55,6 +55,19 @@ class Http(Protocol):
         ...
 
 
+class Children(Protocol):
+    """Runs what is too heavy for the daemon's memory in a process of its own."""
+
+    async def __call__(
+        self, module: str, payload: Mapping[str, Any], *, timeout_s: float
+    ) -> dict[str, Any]:
+        """Run `python -m module`, hand it `payload` on stdin, return the JSON it answers.
+
+        Secrets go in `payload`, never elsewhere. Raises `ChildFailed`.
+        """
+        ...
+
+
 class Clock(Protocol):
     """The clocks of the world, all in seconds."""
 

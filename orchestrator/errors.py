@@ -10,6 +10,7 @@
     │   └── DaemonUnreachable    our own daemon did not                   exit 6
     ├── BadReply                 a server answered something unusable
     │   └── Throttled            … to come back later (`retry_after_s`)
+    ├── ChildFailed              a child process died, took too long or answered nonsense
     └── Declined                 the operator said no, or cannot be asked exit 2
 
 Errors of libraries are wrapped where they happen (`raise … from error`) and never travel further.
@@ -75,6 +76,10 @@ class Throttled(BadReply):
     def __init__(self, text: str, retry_after_s: float, status: int | None = 429) -> None:
         super().__init__(text, status)
         self.retry_after_s = retry_after_s
+
+
+class ChildFailed(AionError):
+    """A child process died, took too long or answered nonsense."""
 
 
 class Declined(AionError):

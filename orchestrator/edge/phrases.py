@@ -1,0 +1,209 @@
+"""The words of every message, in English; `locale/` holds them in other languages.
+
+Placeholders are named; the fuller form comes first, and the first form whose placeholders are all
+known is used. A sentence tells what is so, or what the operator can do; there is no third sort.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+def N_(message: str) -> str:  # noqa: N802 - the name that gettext's tools look for
+    """Mark a phrase for the catalogs; it is translated when it is used."""
+    return message
+
+
+@dataclass(frozen=True, slots=True)
+class Phrases:
+    """What there is to say of one kind of incident; `over`: its title when it has ended."""
+
+    titles: tuple[str, ...] = ()
+    body: tuple[str, ...] = ()
+    over: tuple[str, ...] = ()
+
+
+SEVERITIES = {"info": N_("Info"), "warning": N_("Warning"), "critical": N_("Critical")}
+
+FRAMES = {
+    "reminder": (N_("Still, for {lasted}: {title}"), N_("Still: {title}")),
+    "escalated": (
+        N_("Nobody has answered, for {lasted}: {title}"),
+        N_("Nobody has answered: {title}"),
+    ),
+    "acknowledged": (N_("{by} is on it: {title}"), N_("Somebody is on it: {title}")),
+    "over": (N_("{title}, after {lasted}"), N_("{title}")),
+    "closed": (N_("Over, after {lasted}: {title}"), N_("Over: {title}")),
+    "ack": (N_("To stop the reminders: aion incident ack {incident}"),),
+}
+
+BATCH_TITLE = N_("{title}, and {count} more")
+BATCH_REST = N_("… and {count} more; all that is open: aion incident list")
+TEST_TITLE = N_("Test message")
+TEST_BODY = N_("This is what a message from aion looks like. Nothing is wrong.")
+
+KINDS: dict[str, Phrases] = {
+    "moved": Phrases(
+        titles=(N_("{service} moved from {old} to {new}"), N_("{service} is now served by {new}")),
+        body=(N_("Why: {reason}."),),
+    ),
+    "backend_down": Phrases(
+        titles=(N_("{backend} is down"),),
+        body=(N_("{reason}."), N_("It served {service}."), N_("It was serving {services}.")),
+        over=(N_("{backend} is up again"),),
+    ),
+    "service_down": Phrases(
+        titles=(N_("Nobody can serve {service}"),),
+        body=(
+            N_("{reason}."),
+            N_("The next hope is at {retry_at}."),
+            N_("To see why each backend cannot: aion explain {service}"),
+        ),
+        over=(N_("{service} is served again"),),
+    ),
+    "flapping": Phrases(
+        titles=(N_("{backend} keeps falling"),),
+        body=(
+            N_("It went down {falls} times within an hour."),
+            N_("It has to stay up for {wait} before it is preferred again."),
+        ),
+        over=(N_("{backend} has been steady"),),
+    ),
+    "denied": Phrases(
+        titles=(N_("{backend} refuses our key"),),
+        body=(
+            N_("{reason}."),
+            N_("Check its key, then: aion reload"),
+        ),
+        over=(N_("{backend} accepts our key again"),),
+    ),
+    "canary_failing": Phrases(
+        titles=(N_("{backend} answers, but completes nothing"),),
+        body=(
+            N_("{reason}."),
+            N_("It serves only when nobody better can. Look at its engine's own log."),
+        ),
+        over=(N_("{backend} completes prompts again"),),
+    ),
+    "models_missing": Phrases(
+        titles=(N_("{backend} does not have {models}"),),
+        body=(N_("Load the model there, or change `models` in the configuration."),),
+        over=(N_("{backend} has all its models"),),
+    ),
+    "isolated": Phrases(
+        titles=(N_("aion itself has lost its network"),),
+        body=(
+            N_("{failed} of {total} control addresses did not answer."),
+            N_("No backend is judged and nothing is moved until the network is back."),
+        ),
+        over=(N_("aion has its network again"),),
+    ),
+    "inbound_lost": Phrases(
+        titles=(N_("No heartbeat reaches aion"),),
+        body=(
+            N_("All sessions fell silent together while probes still pass: {sessions}."),
+            N_("Check the public address, its tunnel or proxy, and its certificate."),
+        ),
+        over=(N_("Heartbeats reach aion again"),),
+    ),
+    "dns_foreign": Phrases(
+        titles=(N_("{name} holds a record that is not ours"),),
+        body=(
+            N_("Found there: {detail}."),
+            N_("It is not touched. To take it over: aion dns sync {service} --apply"),
+        ),
+        over=(N_("{name} is ours"),),
+    ),
+    "dns_drift": Phrases(
+        titles=(N_("Somebody changed {name}"),),
+        body=(
+            N_("Found there: {detail}."),
+            N_("To put it back: aion dns sync {service} --apply"),
+        ),
+        over=(N_("{name} is as it should be"),),
+    ),
+    "dns_newer": Phrases(
+        titles=(N_("Another aion has taken over {name}"),),
+        body=(
+            N_("Found there: {detail}."),
+            N_("Stop the other one, then: aion dns sync {service} --apply"),
+        ),
+        over=(N_("{name} is ours again"),),
+    ),
+    "dns_unreachable": Phrases(
+        titles=(N_("{name} cannot be brought up to date"), N_("The DNS provider does not answer")),
+        body=(
+            N_("{detail}."),
+            N_("Discovery goes on; the name follows once the provider answers."),
+        ),
+        over=(N_("{name} is up to date"), N_("The DNS provider answers again")),
+    ),
+    "dns_refused": Phrases(
+        titles=(N_("The DNS provider refuses to change {name}"),),
+        body=(N_("{detail}."), N_("To check the token and the zone: aion doctor")),
+        over=(N_("{name} is up to date"),),
+    ),
+    "hard_pin_dead": Phrases(
+        titles=(N_("{service} is pinned hard to {backend}, which cannot serve"),),
+        body=(N_("{reason}."), N_("To let it move: aion unpin {service}")),
+        over=(N_("{service} is no longer held by a dead backend"),),
+    ),
+    "paused_dead": Phrases(
+        titles=(N_("{service} is with {backend}, which cannot serve, and aion is paused"),),
+        body=(N_("{reason}."), N_("To let it move: aion resume")),
+        over=(N_("{service} is no longer held by a dead backend"),),
+    ),
+    "paused": Phrases(
+        titles=(N_("{by} paused aion until {until}"), N_("{by} paused aion"), N_("aion is paused")),
+        body=(N_("It only watches: nothing is moved or published. To end it: aion resume"),),
+        over=(N_("aion acts again"),),
+    ),
+    "clock_jump": Phrases(
+        titles=(N_("The machine stood still or its clock jumped, by {gap}"),),
+        body=(N_("Everything is looked at again at once; the last verdicts stand meanwhile."),),
+        over=(N_("The clock runs evenly again"),),
+    ),
+    "rotation_failed": Phrases(
+        titles=(N_("{service} could not be handed from {old} to {new}"),),
+        body=(N_("{reason}."), N_("{old} goes on serving as long as it can.")),
+        over=(N_("{service} has been handed over"),),
+    ),
+    "alerts_down": Phrases(
+        titles=(N_("Messages do not get through {subject}"),),
+        body=(N_("{detail}."), N_("To try it: aion alert test")),
+        over=(N_("Messages get through {subject} again"),),
+    ),
+    "disk_full": Phrases(
+        titles=(N_("The disk is full"),),
+        body=(
+            N_("{detail}."),
+            N_("Free some space: until then nothing can be recorded, so nothing is moved."),
+        ),
+        over=(N_("There is room on the disk again"),),
+    ),
+    "job_quarantined": Phrases(
+        titles=(N_("The job {subject} crashed twice and is not run any more"),),
+        body=(N_("{detail}."), N_("To try it again: aion job run {subject}")),
+        over=(N_("The job {subject} runs again"),),
+    ),
+    "restart_needed": Phrases(
+        titles=(N_("Please start {backend}"),),
+        body=(N_("{reason}."), N_("Open {url}")),
+        over=(N_("{backend} has been started"),),
+    ),
+    "session_ending": Phrases(
+        titles=(N_("The session of {backend} ends at {ends_at}"), N_("{backend} ends soon")),
+        body=(N_("To have no gap, start another one now: {url}"),),
+        over=(N_("{backend} need not be watched any more"),),
+    ),
+    "name_unreachable": Phrases(
+        titles=(N_("{name} does not answer from outside"),),
+        body=(N_("{detail}."), N_("Check its DNS record, its tunnel or proxy, its certificate.")),
+        over=(N_("{name} answers from outside again"),),
+    ),
+    "config_refused": Phrases(
+        titles=(N_("The new configuration was refused"),),
+        body=(N_("{detail}."), N_("The last good one stays in force. See: aion config check")),
+        over=(N_("The new configuration is in force"),),
+    ),
+}
