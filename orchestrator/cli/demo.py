@@ -1,0 +1,161 @@
+"""`aion demo`: backends, a daemon and a failover to watch, on this machine only."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.errors import AionError
+
+if TYPE_CHECKING:
+    from orchestrator.cli.narrator import Narrator
+    from orchestrator.cli.options import Given
+    from orchestrator.cli.watch import Sight, Watch
+    from orchestrator.cli.world import World
+
+SERVICE = "chat"
+RESTART_S = 15.0
+_READY_S = 30.0
+
+
+def demo(
+    ctx: typer.Context,
+    *,
+    script: Annotated[
+        bool, typer.Option("--script", help="Play the story by itself, and check each step.")
+    ] = False,
+) -> int:
+    """Start two backends, a slow fallback and the daemon on loopback, and watch a failover.
+
+    Nothing is configured and nothing stays behind: Ctrl-C ends it all. With --script a story of
+    half a minute is played: exit 0 if each of its steps was observed, 1 if one was not.
+    """
+    return asyncio.run(_until_signalled(_play(ctx.obj, script=script), script=script))
+
+
+async def _until_signalled(work: Coroutine[None, None, int], *, script: bool) -> int:
+    """Run `work`; a signal cancels it, once, and lets it clean up undisturbed."""
+    task = asyncio.ensure_future(work)
+    signalled = False
+
+    def stop() -> None:
+        nonlocal signalled
+        if not signalled:
+            signalled = True
+            task.cancel()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, stop)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        # A story that was cut short did not show what it should; a demo was meant to be ended.
+        return AionError.exit_code if script else 0
+
+
+async def _play(given: Given, *, script: bool) -> int:
+    from orchestrator.cli.narrator import Narrator
+    from orchestrator.cli.watch import Watch
+    from orchestrator.cli.world import World
+
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    narrator = Narrator(given.output(), lambda: loop.time() - began)
+    narrator.plain("aion demo: two backends, a slow fallback and the daemon, all on this machine")
+    narrator.plain()
+    async with World() as world:
+        watch = Watch(world.url, SERVICE)
+        _introduce(world, narrator)
+        if script:
+            from orchestrator.cli.story import Story
+
+            return await _together(world, watch, Story(world, watch, narrator).play())
+        return await _together(world, watch, _interactive(world, watch, narrator))
+
+
+async def _together(world: World, watch: Watch, work: Coroutine[None, None, int]) -> int:
+    """Do `work` while the daemon lives and discovery is followed; the first to end ends all."""
+    working = asyncio.ensure_future(work)
+    tasks = {
+        working,
+        asyncio.ensure_future(watch.run()),
+        asyncio.ensure_future(world.ended("daemon")),
+    }
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    if working in done:
+        return working.result()
+    raise AionError(f"the demo's daemon ended: {world.log('daemon')}")
+
+
+def _introduce(world: World, narrator: Narrator) -> None:
+    from orchestrator.cli.world import FAILBACK_AFTER, INTERVALS, PARTS, USUAL_PORT
+
+    pids = ", ".join(f"{part.name} {world.pid(part.name)}" for part in PARTS)
+    narrator.did(f"started {pids} and the daemon {world.pid('daemon')} (process ids)")
+    if world.port != USUAL_PORT:
+        narrator.note(
+            f"port {USUAL_PORT} is taken by another program, so this is port {world.port}"
+        )
+    narrator.note(
+        f"shortened for the demo: a look every {INTERVALS['interval']} (usually 10s), in doubt"
+        f" every {INTERVALS['fast_interval']} (2s), when down every {INTERVALS['down_interval']}"
+        f" (30s), failback after {FAILBACK_AFTER} (5m)"
+    )
+    narrator.note(f"who serves, for anyone: {world.url}/discovery/{SERVICE}")
+
+
+async def _interactive(world: World, watch: Watch, narrator: Narrator) -> int:
+    """Show each change until we are told to stop."""
+    from orchestrator.cli.world import PARTS
+
+    ready = await watch.until(lambda sight: sight["state"] == "serving", _READY_S)
+    if ready is None:
+        raise AionError(f"the demo's daemon does not serve: {world.log('daemon')}")
+    narrator.plain()
+    narrator.plain(f"  look       curl -s {world.url}/discovery/{SERVICE}")
+    narrator.plain(f"  ask why    aion explain --config {world.config}")
+    narrator.plain(f"  break it   kill -9 {world.pid('alpha')}")
+    narrator.plain("  end        Ctrl-C")
+    narrator.plain()
+    tasks = [asyncio.ensure_future(_tell_changes(watch, narrator))]
+    tasks += [asyncio.ensure_future(_keep(world, part.name, narrator)) for part in PARTS]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+    return 0
+
+
+async def _tell_changes(watch: Watch, narrator: Narrator) -> None:
+    async for sight in watch.changes():
+        narrator.seen(describe(sight), epoch=sight["epoch"], state=sight["state"])
+
+
+async def _keep(world: World, name: str, narrator: Narrator) -> None:
+    """Start a backend again some time after somebody killed it, as its supervisor would."""
+    while True:
+        await world.ended(name)
+        narrator.did(f"{name} is gone; it is started again in {RESTART_S:g} s", backend=name)
+        await asyncio.sleep(RESTART_S)
+        await world.start(name)
+        narrator.did(f"{name} is back; kill -9 {world.pid(name)} ends it", backend=name)
+
+
+def describe(sight: Sight) -> str:
+    """Say in one line what discovery answers."""
+    from orchestrator.cli.watch import active, standing_by
+
+    who = active(sight) or "nobody"
+    others = ", ".join(sorted(standing_by(sight))) or "nobody"
+    return f"{who} serves ({sight['state']}, epoch {sight['epoch']}); {others} standing by"
