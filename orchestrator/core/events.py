@@ -368,5 +368,6 @@ class Turn:
     config: FleetConfig | None = None
     effects: tuple[Effect, ...] = ()
     entries: tuple[Entry, ...] = ()
+    seen: str | None = None  # a backend that was looked at for the first time since the start
     answer: Answer | None = None
     durable: bool = False

@@ -183,6 +183,7 @@ class FleetConfig:
     alerts: AlertPolicy = AlertPolicy()
     instance: str = "aion"
     controls: int = 0
+    interval_s: float = 10.0
     shadow: bool = False
 
 
@@ -194,8 +195,8 @@ class Session:
     """One life of a backend that comes and goes.
 
     `beat_at`: when its agent last spoke; moved forward by any time in which we could not listen, so
-    that a lease runs only while we do. `challenged_at`, `challenge_ok`: it was asked to prove itself
-    after its lease lapsed, and whether it could.
+    that a lease runs only while we do. `challenged_at`, `challenge_ok`: it was asked to prove
+    itself after its lease lapsed, and whether it could.
     """
 
     id: str
@@ -214,9 +215,9 @@ class BackendState:
     """What is believed of one backend, and the evidence it stands on.
 
     `doubt`: something was amiss since the last good answer, so it is probed fast; the verdict
-    stands. `failed_at`: the last failure counted. `ok_since`: start of unbroken health. `denied`, `cooldown_until`: it answers, but not
-    for us, or not now. `falls`: when it went down within the last hour; `flap_level`: how often
-    its failback wait is doubled.
+    stands. `failed_at`: the last failure counted. `ok_since`: start of unbroken health. `denied`,
+    `cooldown_until`: it answers, but not for us, or not now. `falls`: when it went down within the
+    last hour; `flap_level`: how often its failback wait is doubled.
     """
 
     name: str
@@ -338,6 +339,7 @@ class ServiceState:
     moves: tuple[float, ...] = ()
     planned: Planned | None = None
     rotation: Rotation | None = None
+    rotation_failed_at: float | None = None
     publication: Publication = Publication()
     would: str = ""
     review_at: float | None = None
@@ -411,9 +413,10 @@ class Notice:
 class World:
     """What is true of us rather than of a backend.
 
-    `online_at`: when we last knew that our own network works. `asked_at`: a check of the controls is
-    under way since then. `tick`: the last tick's clocks (steady, wall, boot time), to notice gaps.
-    `settled`: everything was looked at once since the start.
+    `online_at`: when we last knew that our own network works; `remote_ok_at`: when a remote
+    backend last answered well. `gap_at`: when we last woke from not running. `asked_at`: a check
+    of the controls is under way since then. `tick`: the last tick's clocks (steady, wall, boot
+    time), to notice gaps. `settled`: everything was looked at once since the start.
     """
 
     started_at: float = 0.0
@@ -423,6 +426,8 @@ class World:
     paused_by: str = ""
     isolated_since: float | None = None
     online_at: float | None = None
+    remote_ok_at: float | None = None
+    gap_at: float | None = None
     asked_at: float | None = None
     controls_failed: int = 0
     inbound_lost_since: float | None = None

@@ -1,0 +1,180 @@
+"""A turn in the making: reads through to the fleet, collects what changes, touches nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from orchestrator.core.events import Answer, Effect, Entry, Turn
+from orchestrator.core.model import (
+    Backend,
+    BackendState,
+    Fleet,
+    FleetConfig,
+    Incident,
+    Notice,
+    Now,
+    ServiceState,
+    World,
+)
+
+NOTHING = Turn()
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+@dataclass(slots=True)
+class Draft:
+    """What one event changes so far. `stale`: services whose choice must be looked at again.
+
+    `stirred`: subjects whose incidents may have changed; "" stands for the world.
+    """
+
+    fleet: Fleet
+    now: Now
+    config: FleetConfig
+    world: World
+    backends: dict[str, BackendState | None] = field(default_factory=dict)
+    services: dict[str, ServiceState | None] = field(default_factory=dict)
+    incidents: dict[str, Incident] = field(default_factory=dict)
+    notices: dict[str, Notice] = field(default_factory=dict)
+    flags: dict[tuple[str, str], str] = field(default_factory=dict)
+    effects: dict[Effect, None] = field(default_factory=dict)
+    entries: list[Entry] = field(default_factory=list)
+    seen: str | None = None
+    answer: Answer | None = None
+    durable: bool = False
+    stale: dict[str, None] = field(default_factory=dict)
+    stirred: dict[str, None] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, fleet: Fleet, now: Now) -> Draft:
+        """Start a turn on this state."""
+        return cls(fleet=fleet, now=now, config=fleet.config, world=fleet.world)
+
+    @property
+    def at(self) -> float:
+        return self.now.at
+
+    # ── reading ─────────────────────────────────────────────────────────────────────────────────
+
+    def backend(self, name: str) -> BackendState:
+        """Give a backend's state as this turn leaves it; KeyError if there is none."""
+        state = self.backends[name] if name in self.backends else self.fleet.backends[name]
+        if state is None:
+            raise KeyError(name)
+        return state
+
+    def service(self, name: str) -> ServiceState:
+        """Give a service's state as this turn leaves it; KeyError if there is none."""
+        state = self.services[name] if name in self.services else self.fleet.services[name]
+        if state is None:
+            raise KeyError(name)
+        return state
+
+    def incident(self, key: str) -> Incident | None:
+        """Give the open incident of that key, if there is one."""
+        found = self.incidents.get(key) or self.fleet.incidents.get(key)
+        return None if found is None or found.closed_at is not None else found
+
+    def open_incidents(self) -> Iterator[Incident]:
+        """Go through the open incidents as this turn leaves them."""
+        for key in {**self.fleet.incidents, **self.incidents}:
+            found = self.incident(key)
+            if found is not None:
+                yield found
+
+    def flag(self, kind: str, subject: str) -> str:
+        """Give what a part of the daemon reported of `subject`; "" when all is well."""
+        key = (kind, subject)
+        return self.flags[key] if key in self.flags else self.fleet.flags.get(key, "")
+
+    def isolated_from(self, spec: Backend) -> bool:
+        """Say whether verdicts on this backend are frozen."""
+        return spec.remote and self.world.isolated_since is not None
+
+    def observing(self) -> bool:
+        """Say whether nothing may be published: paused, or in the shadow."""
+        return self.config.shadow or self.world.paused_since is not None
+
+    # ── writing ─────────────────────────────────────────────────────────────────────────────────
+
+    def put_backend(self, state: BackendState, *, durable: bool = False) -> None:
+        self.backends[state.name] = state
+        self.durable |= durable
+
+    def put_service(self, state: ServiceState, *, durable: bool = False) -> None:
+        self.services[state.name] = state
+        self.durable |= durable
+
+    def change_world(self, *, durable: bool = False, **changes: Any) -> None:
+        self.world = replace(self.world, **changes)
+        self.durable |= durable
+
+    def do(self, effect: Effect) -> None:
+        self.effects[effect] = None
+
+    def note(self, action: str, subject: str, text: str, **data: str) -> None:
+        """Write one line of the event log; what is worth a line is worth keeping."""
+        self.entries.append(Entry(action, subject, text, data))
+        self.durable = True
+
+    def touch(self, backend: str) -> None:
+        """Have every service that this backend is in looked at again, and its incidents."""
+        for service in self.fleet.pools.get(backend, ()):
+            self.stale[service] = None
+        self.stirred[backend] = None
+
+    def turn(self) -> Turn:
+        """Close the draft."""
+        world = self.world if self.world is not self.fleet.world else None
+        config = self.config if self.config is not self.fleet.config else None
+        return Turn(
+            backends=self.backends,
+            services=self.services,
+            incidents=self.incidents,
+            notices=self.notices,
+            flags=self.flags,
+            world=world,
+            config=config,
+            effects=tuple(self.effects),
+            entries=tuple(self.entries),
+            seen=self.seen,
+            answer=self.answer,
+            durable=self.durable,
+        )
+
+
+def apply(fleet: Fleet, turn: Turn) -> None:
+    """Carry a turn into the fleet. The only way the fleet changes."""
+    if turn.config is not None:
+        fleet.config = turn.config
+        fleet.pools = pools(turn.config)
+        fleet.unseen &= set(turn.config.backends)
+    if turn.world is not None:
+        fleet.world = turn.world
+    if turn.seen is not None:
+        fleet.unseen.discard(turn.seen)
+    _merge(fleet.backends, turn.backends, lambda state: state is None)
+    _merge(fleet.services, turn.services, lambda state: state is None)
+    _merge(fleet.incidents, turn.incidents, lambda incident: incident.closed_at is not None)
+    _merge(fleet.outbox, turn.notices, lambda notice: notice.sent_at is not None)
+    _merge(fleet.flags, turn.flags, lambda detail: not detail)
+
+
+def _merge(table: dict[K, V], changes: Mapping[K, V | None], over: Callable[[Any], bool]) -> None:
+    for key, value in changes.items():
+        if value is None or over(value):
+            table.pop(key, None)
+        else:
+            table[key] = value
+
+
+def pools(config: FleetConfig) -> dict[str, tuple[str, ...]]:
+    """Turn services → backends around: backend → the services it is in."""
+    found: dict[str, list[str]] = {}
+    for service in config.services.values():
+        for backend in service.backends:
+            found.setdefault(backend, []).append(service.name)
+    return {backend: tuple(services) for backend, services in found.items()}

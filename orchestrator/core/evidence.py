@@ -1,0 +1,308 @@
+"""What the world says: probes, traffic, heartbeats, and whether our own network works.
+
+No verdict on a remote backend is drawn before it is known that the fault is not ours: either the
+controls answered, or something remote did, since the failure that completes the verdict began.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import cast
+
+from orchestrator.core import health as rules
+from orchestrator.core.draft import Draft
+from orchestrator.core.events import (
+    AskControls,
+    Challenge,
+    Challenged,
+    ControlsAnswered,
+    Heartbeat,
+    Observed,
+    ProbeSoon,
+    Traffic,
+)
+from orchestrator.core.health import ALIVE, CANARY_FALL, Lease, lease
+from orchestrator.core.model import (
+    Backend,
+    BackendState,
+    Fleet,
+    Health,
+    Observation,
+    Session,
+    Source,
+    Verdict,
+)
+
+FRESH_EVIDENCE_S = 1.0  # being online this long before a failure began still counts
+REMOTE_OK_EVERY_S = 0.5  # how finely the last remote success is remembered
+CONTROLS_FALL = 2  # controls that must fail before it may be us
+BAD = (Verdict.FAILED, Verdict.LOADING)
+
+
+def unchanged(fleet: Fleet, event: Observed, at: float) -> bool:
+    """Say quickly that a good answer of a backend in good health changes nothing."""
+    seen = event.observation
+    state = fleet.backends.get(seen.backend)
+    if state is None:
+        return True
+    spec = fleet.config.backends[seen.backend]
+    if seen.verdict is not Verdict.OK or seen.source is not Source.PROBE or fleet.unseen:
+        return False
+    if spec.remote and fleet.config.controls and _remote_news(fleet, at):
+        return False
+    return rules.fold(state, seen, spec.health, at) is state
+
+
+def _remote_news(fleet: Fleet, at: float) -> bool:
+    last = fleet.world.remote_ok_at
+    isolated = fleet.world.isolated_since is not None
+    return isolated or last is None or at - last >= REMOTE_OK_EVERY_S
+
+
+def observed(draft: Draft, event: Observed) -> None:
+    """Take one observation into account."""
+    seen = event.observation
+    if seen.backend not in draft.fleet.backends:
+        return  # it was removed while the probe was under way
+    spec = draft.config.backends[seen.backend]
+    state = draft.backend(seen.backend)
+    if seen.backend in draft.fleet.unseen:
+        draft.seen = seen.backend
+    gap_at = draft.world.gap_at
+    if seen.verdict in BAD and gap_at is not None and event.started_at < gap_at:
+        return  # it timed out while we slept
+    if spec.remote and seen.verdict is not Verdict.FAILED:
+        _remote_answered(draft)
+    frozen = draft.isolated_from(spec)
+    held = spec.remote and draft.config.controls > 0
+    after = rules.fold(state, seen, spec.health, draft.at, frozen=frozen, held=held)
+    if held and not frozen and seen.verdict in BAD:
+        after = _weigh(draft, spec, replace(after, failed_at=event.started_at), seen)
+    changed(draft, state, after)
+
+
+def changed(draft: Draft, before: BackendState, after: BackendState) -> None:
+    """Put a backend's new state, and have its services looked at if it can serve differently."""
+    if after is before:
+        return
+    moved = after.health is not before.health
+    kept = moved or after.falls != before.falls or after.denied != before.denied
+    kept = kept or after.cooldown_until != before.cooldown_until or after.session != before.session
+    draft.put_backend(after, durable=kept)
+    if moved:
+        text = f"{after.name} is {after.health.value}: {after.reason}"
+        draft.note("health", after.name, text, old=before.health.value, new=after.health.value)
+    if moved or _ability(after) != _ability(before):
+        draft.touch(after.name)
+
+
+def _ability(state: BackendState) -> tuple[object, ...]:
+    return (
+        state.health,
+        state.denied,
+        state.cooldown_until,
+        state.drained,
+        state.exhausted_until,
+        state.ok_since is None,
+        state.fails == 0 and state.health is Health.UNKNOWN,
+        state.missing,
+        state.session,
+    )
+
+
+# ── is it us? ───────────────────────────────────────────────────────────────────────────────────
+
+
+def _weigh(
+    draft: Draft, spec: Backend, state: BackendState, seen: Observation | None
+) -> BackendState:
+    """Draw a remote backend's verdict if we are known to be online, else ask the controls first."""
+    if state.health is Health.DOWN:
+        return state
+    if online_since(draft, state.failed_at or draft.at):
+        return rules.settle(state, spec.health, draft.at, seen)
+    if draft.world.asked_at is None:
+        draft.change_world(asked_at=draft.at)
+        draft.do(AskControls())
+    return state
+
+
+def online_since(draft: Draft, began_at: float) -> bool:
+    """Say whether our own network is known to have worked when that failure happened."""
+    online_at = draft.world.online_at
+    return online_at is not None and online_at >= began_at - FRESH_EVIDENCE_S
+
+
+def _remote_answered(draft: Draft) -> None:
+    if not _remote_news(draft.fleet, draft.at):
+        return
+    draft.change_world(remote_ok_at=draft.at, online_at=draft.at)
+    if draft.world.isolated_since is not None:
+        _reconnected(draft)
+
+
+def controls_answered(draft: Draft, event: ControlsAnswered) -> None:
+    """Take the controls' word on whether we are cut off, or it was the backend."""
+    draft.change_world(asked_at=None, controls_failed=event.failed)
+    cut_off = event.total > 0 and event.failed >= min(CONTROLS_FALL, event.total)
+    if not cut_off:
+        online_at = max(event.started_at, draft.world.online_at or 0.0)
+        draft.change_world(online_at=online_at)
+        if draft.world.isolated_since is not None:
+            _reconnected(draft)
+        _settle_held(draft)
+        return
+    last = draft.world.remote_ok_at
+    lately = last is not None and draft.at - last < draft.config.interval_s
+    if lately or draft.world.isolated_since is not None:
+        return
+    draft.change_world(isolated_since=draft.at, durable=True)
+    draft.note("isolated", "", f"{event.failed} of {event.total} controls do not answer: it is us")
+    draft.stirred[""] = None
+    for name, spec in draft.config.backends.items():
+        state = draft.backend(name)
+        if spec.remote and state.health is not Health.DOWN and state.fails:
+            draft.put_backend(replace(state, fails=0, canary_fails=0))
+
+
+def _settle_held(draft: Draft) -> None:
+    """Draw the verdicts that waited for the controls; ask again for failures that are newer."""
+    for name, spec in draft.config.backends.items():
+        state = draft.backend(name)
+        waits = state.fails >= spec.health.fall or state.canary_fails >= CANARY_FALL
+        if not spec.remote or not waits or state.health is Health.DOWN:
+            continue
+        changed(draft, state, _weigh(draft, spec, state, None))
+
+
+def _reconnected(draft: Draft) -> None:
+    draft.change_world(isolated_since=None, durable=True)
+    draft.note("reconnected", "", "the network is back; everything remote is looked at again")
+    draft.stirred[""] = None
+    doubt_all(draft, remote_only=True)
+    for name in draft.config.services:
+        draft.stale[name] = None
+
+
+def doubt_all(draft: Draft, *, remote_only: bool = False) -> None:
+    """Be in doubt about everything: probe at once, route by the last verdict meanwhile."""
+    for name, spec in draft.config.backends.items():
+        if remote_only and not spec.remote:
+            continue
+        state = draft.backend(name)
+        if state.health in ALIVE and not state.doubt:
+            state = replace(state, doubt=True, doubt_since=draft.at)
+        if state.fails and state.health is not Health.DOWN:
+            state = replace(state, fails=0)
+        draft.put_backend(state)
+        draft.do(ProbeSoon(name))
+
+
+# ── traffic ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def traffic(draft: Draft, event: Traffic) -> None:
+    """Take a proxied request's end as evidence; one that fails on two backends blames neither."""
+    if len(set(event.failed)) == 1:
+        _passive(draft, event.failed[0], Verdict.FAILED, event.detail)
+    if event.served is not None and event.served not in event.failed:
+        _passive(draft, event.served, Verdict.OK, "")
+
+
+def _passive(draft: Draft, name: str, verdict: Verdict, detail: str) -> None:
+    if name not in draft.fleet.backends:
+        return
+    seen = Observation(name, Source.TRAFFIC, verdict, detail)
+    before = draft.backend(name)
+    observed(draft, Observed(seen, draft.at))
+    if verdict is Verdict.FAILED and draft.backend(name) is not before:
+        draft.do(ProbeSoon(name))
+
+
+# ── sessions ────────────────────────────────────────────────────────────────────────────────────
+
+
+def heartbeat(draft: Draft, event: Heartbeat) -> None:
+    """Renew a session's lease, and take the agent's word for its engine and tunnel."""
+    if event.backend not in draft.fleet.backends:
+        return
+    state = draft.backend(event.backend)
+    session = state.session
+    if session is None or session.id != event.session or session.revoked:
+        return
+    was = lease(session, draft.at)
+    ends_at = event.ends_at if event.ends_at is not None else session.ends_at
+    fresh = replace(
+        session, beat_at=draft.at, ends_at=ends_at, challenged_at=None, challenge_ok=False
+    )
+    draft.put_backend(replace(state, session=fresh), durable=ends_at != session.ends_at)
+    if draft.world.inbound_lost_since is not None:
+        draft.change_world(inbound_lost_since=None)
+        draft.stirred[""] = None
+    if was is not Lease.HELD or not event.ready:
+        draft.touch(event.backend)
+        draft.do(ProbeSoon(event.backend))
+    verdict = Verdict.OK if event.ready else Verdict.FAILED
+    seen = Observation(event.backend, Source.HEARTBEAT, verdict, event.detail)
+    observed(draft, Observed(seen, draft.at))
+
+
+def challenged(draft: Draft, event: Challenged) -> None:
+    """Take the answer of a session that was asked to prove itself."""
+    if event.backend not in draft.fleet.backends:
+        return
+    state = draft.backend(event.backend)
+    if state.session is not None and state.session.id == event.session:
+        session = replace(state.session, challenged_at=draft.at, challenge_ok=event.ok)
+        draft.put_backend(replace(state, session=session))
+        draft.touch(event.backend)
+
+
+def watch_leases(draft: Draft, elapsed_s: float) -> None:
+    """Go through the leases once a second; they stand still while we cannot listen."""
+    held = [name for name, state in draft.fleet.backends.items() if state.session is not None]
+    if not held:
+        return
+    _watch_inbound(draft, held)
+    deaf = draft.world.isolated_since is not None or draft.world.inbound_lost_since is not None
+    for name in held:
+        state = draft.backend(name)
+        session = cast("Session", state.session)
+        if deaf:
+            later = replace(session, beat_at=session.beat_at + elapsed_s)
+            draft.put_backend(replace(state, session=later))
+            continue
+        _watch_lease(draft, state, session, elapsed_s)
+
+
+def _watch_lease(draft: Draft, state: BackendState, session: Session, elapsed_s: float) -> None:
+    standing, before = lease(session, draft.at), lease(session, draft.at - elapsed_s)
+    if standing is Lease.HELD:
+        return
+    if standing is not before:
+        draft.touch(state.name)
+        doubtful = replace(state, doubt=True, doubt_since=state.doubt_since or draft.at)
+        draft.put_backend(doubtful)
+        draft.do(ProbeSoon(state.name))
+    lapsed = draft.at - session.beat_at >= session.lease_s
+    fast_s = draft.config.backends[state.name].health.fast_interval_s
+    asked = session.challenged_at
+    if lapsed and not session.revoked and (asked is None or draft.at - asked >= fast_s):
+        session = replace(session, challenged_at=draft.at)
+        draft.put_backend(replace(draft.backend(state.name), session=session))
+        draft.do(Challenge(state.name))
+
+
+def _watch_inbound(draft: Draft, held: list[str]) -> None:
+    """Notice that all leases lapse together while probes pass: then it is our own ingress."""
+    if len(held) < CONTROLS_FALL or draft.world.inbound_lost_since is not None:
+        return
+    for name in held:
+        state = draft.backend(name)
+        session = cast("Session", state.session)
+        if draft.at - session.beat_at < session.late_s or state.health not in ALIVE or state.fails:
+            return
+    draft.change_world(inbound_lost_since=draft.at, durable=True)
+    text = f"all {len(held)} agents are silent while their backends answer: our own ingress"
+    draft.note("inbound_lost", "", text)
+    draft.stirred[""] = None

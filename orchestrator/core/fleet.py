@@ -1,0 +1,369 @@
+"""`step(fleet, event, now) -> Turn`: the only place where the rules meet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from orchestrator.core import commands, evidence, notices, publishing
+from orchestrator.core.assignment import FRESH_S, START_S, review, targets
+from orchestrator.core.draft import NOTHING, Draft, apply, pools
+from orchestrator.core.events import (
+    Acknowledge,
+    AskControls,
+    Challenged,
+    Check,
+    ControlsAnswered,
+    DnsAttempting,
+    DnsConfirmed,
+    DnsTroubled,
+    Drain,
+    Event,
+    Failover,
+    Flagged,
+    Heartbeat,
+    Mute,
+    NameChecked,
+    NoticesSent,
+    Observed,
+    Pause,
+    PinTo,
+    ProbeSoon,
+    Reconcile,
+    Reconfigured,
+    Resume,
+    Switchover,
+    SyncDns,
+    Tick,
+    Traffic,
+    Turn,
+    Unpin,
+)
+from orchestrator.core.health import ALIVE
+from orchestrator.core.model import (
+    BackendState,
+    Fleet,
+    FleetConfig,
+    Health,
+    Incident,
+    Notice,
+    Now,
+    ServiceState,
+    World,
+)
+
+__all__ = ["apply", "resumed", "step"]
+
+GAP_S = 5.0  # not having run for longer than this is doubt about everything
+ASK_AGAIN_S = 2.0  # while isolated
+LOST_ANSWER_S = 30.0  # the controls answer well before; then the question itself was lost
+ROUNDS = 6  # how often one turn may look at a choice again; each look follows a change
+
+
+def step(fleet: Fleet, event: Event, now: Now) -> Turn:
+    """Say what one event changes, and what to do about it. Pure: `fleet` is only read.
+
+    A good answer of a healthy backend costs O(1) and gives the empty turn.
+    """
+    slept = _slept(fleet, now)
+    if isinstance(event, Observed) and not slept and evidence.unchanged(fleet, event, now.at):
+        return NOTHING
+    draft = Draft.of(fleet, now)
+    if slept:
+        _doubt(draft, f"did not run for {slept:.0f} s")
+    try:
+        HANDLERS[type(event)](draft, event)
+    except commands.Refused as refusal:
+        return replace(NOTHING, answer=refusal.answer)
+    _follow_up(draft)
+    return draft.turn()
+
+
+def _follow_up(draft: Draft) -> None:
+    """Look again at the choices that may have changed, then at what the operator should hear."""
+    for _ in range(ROUNDS):
+        if not draft.stale:
+            break
+        names, draft.stale = draft.stale, {}
+        for name in names:
+            if name in draft.config.services:
+                review(draft, name)
+    if draft.stirred or draft.flags:
+        notices.update(draft)
+
+
+# ── time ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _slept(fleet: Fleet, now: Now) -> float:
+    """Seconds for which nothing ran, if that is long enough to matter; else 0."""
+    tick = fleet.world.tick
+    if tick is None or now.at - tick[0] <= GAP_S:
+        return 0.0
+    return now.at - tick[0]
+
+
+def _doubt(draft: Draft, why: str) -> None:
+    tick = draft.world.tick
+    gap_s = draft.at - tick[0] if tick is not None else 0.0
+    # `tick` moves on so that this is said once; the next Tick puts its own clocks there.
+    draft.change_world(gap_at=draft.at, tick=(draft.at, draft.now.wall, tick[2] if tick else 0.0))
+    draft.note("gap", "", f"{why}; everything is looked at again")
+    _shift_leases(draft, gap_s)
+    evidence.doubt_all(draft)
+
+
+def _shift_leases(draft: Draft, gap_s: float) -> None:
+    """Lease time runs only while we listen."""
+    for name, state in draft.fleet.backends.items():
+        if state.session is not None:
+            later = replace(state.session, beat_at=state.session.beat_at + gap_s)
+            draft.put_backend(replace(draft.backend(name), session=later))
+
+
+def _tick(draft: Draft, event: Tick) -> None:
+    before = draft.world.tick
+    clocks = (draft.at, draft.now.wall, event.boot)
+    draft.change_world(tick=clocks)
+    elapsed_s = 0.0
+    if before is not None and draft.world.gap_at != draft.at:
+        elapsed_s = draft.at - before[0]
+        _compare_clocks(draft, before, clocks)
+    _settle(draft)
+    _watch_isolation(draft)
+    evidence.watch_leases(draft, elapsed_s)
+    paused_until = draft.world.paused_until
+    if paused_until is not None and draft.at >= paused_until:
+        commands.end_pause(draft, "the pause is over")
+    for name, state in draft.fleet.services.items():
+        _watch_service(draft, name, state)
+    notices.remind(draft)
+    _watch_incidents(draft)
+
+
+def _compare_clocks(
+    draft: Draft, before: tuple[float, float, float], after: tuple[float, float, float]
+) -> None:
+    """Notice a suspend (boot time ran on) and a step of the wall clock."""
+    ran_s = after[0] - before[0]
+    for clock, name in ((2, "boot time"), (1, "the wall clock")):
+        jump_s = after[clock] - before[clock] - ran_s
+        if abs(jump_s) > GAP_S:
+            draft.change_world(tick=after)
+            _doubt(draft, f"{name} moved {jump_s:+.0f} s on its own")
+            draft.change_world(tick=after)
+            return
+
+
+def _settle(draft: Draft) -> None:
+    """Note that everything was looked at once, or that we waited long enough for it."""
+    if draft.world.settled:
+        return
+    waited = draft.at - draft.world.started_at >= START_S
+    if draft.fleet.unseen and not waited:
+        return
+    draft.change_world(settled=True)
+    for name in draft.config.services:
+        draft.stale[name] = None
+    for subject in ("", *draft.config.backends):
+        draft.stirred[subject] = None
+
+
+def _watch_isolation(draft: Draft) -> None:
+    since, asked_at = draft.world.isolated_since, draft.world.asked_at
+    if asked_at is not None and draft.at - asked_at > LOST_ANSWER_S:
+        draft.change_world(asked_at=None)
+        asked_at = None
+    if since is not None and asked_at is None and draft.at - since >= ASK_AGAIN_S:
+        draft.change_world(asked_at=draft.at)
+        draft.do(AskControls())
+
+
+def _watch_service(draft: Draft, name: str, state: ServiceState) -> None:
+    if state.review_at is not None and draft.at >= state.review_at:
+        draft.stale[name] = None
+    if not state.settled and draft.at - draft.world.started_at >= FRESH_S:
+        draft.stale[name] = None
+    if state.planned is not None or state.rotation is not None:
+        commands.planned(draft, name)
+    if state.publication.trouble is not None:
+        draft.stirred[name] = None
+
+
+def _watch_incidents(draft: Draft) -> None:
+    """Look again at what ends or changes by time alone."""
+    for key, incident in draft.fleet.incidents.items():
+        if incident.kind in ("flapping", "session_ending"):
+            draft.stirred[incident.subject] = None
+        elif incident.kind in notices.FLAGS and draft.world.settled:
+            flag = (incident.kind, incident.subject)
+            if flag not in draft.flags and not draft.flag(*flag):
+                draft.flags[flag] = ""
+        if key not in draft.incidents and _orphan(draft, incident):
+            draft.stirred[incident.subject] = None
+    for name, backend in draft.fleet.backends.items():
+        if backend.session is not None and backend.session.ends_at is not None:
+            draft.stirred[name] = None
+
+
+def _orphan(draft: Draft, incident: Incident) -> bool:
+    """Say whether an incident's subject is gone from the configuration."""
+    known = (*notices.OF_BACKEND, *notices.OF_SERVICE)
+    names = (draft.config.backends, draft.config.services)
+    return incident.kind in known and not any(incident.subject in table for table in names)
+
+
+# ── configuration ───────────────────────────────────────────────────────────────────────────────
+
+
+def _reconfigured(draft: Draft, event: Reconfigured) -> None:
+    """Take a new configuration: new ones are looked at, gone ones are left."""
+    old, new = draft.config, event.config
+    draft.config = new
+    for name in old.backends.keys() - new.backends.keys():
+        draft.backends[name] = None
+        draft.stirred[name] = None
+    for name in new.backends:
+        if name not in draft.fleet.backends:
+            draft.put_backend(BackendState(name, since=draft.at))
+            draft.do(ProbeSoon(name))
+        elif old.backends[name] != new.backends[name]:
+            draft.do(ProbeSoon(name))
+    for name in old.services.keys() - new.services.keys():
+        draft.services[name] = None
+        draft.stirred[name] = None
+    for name in new.services:
+        if name not in draft.fleet.services:
+            draft.put_service(ServiceState(name, since=draft.at))
+        draft.stale[name] = None
+        _retarget(draft, name)
+    draft.note("reconfigured", "", "a new configuration is in force")
+
+
+def _retarget(draft: Draft, name: str) -> None:
+    """Publish anew where the same backend has other records now."""
+    state, service = draft.service(name), draft.config.services[name]
+    if state.pin is not None and state.pin.backend not in service.backends:
+        state = replace(state, pin=None)
+    if state.planned is not None and state.planned.to not in service.backends:
+        state = replace(state, planned=None)
+    wanted = targets(draft, service, state.active)
+    if state.active in service.backends and wanted and wanted != state.publication.wanted:
+        epoch = state.epoch + 1
+        record = replace(state.publication, wanted=wanted, wanted_epoch=epoch)
+        state = replace(state, epoch=epoch, publication=record)
+        draft.do(Reconcile(name))
+    draft.put_service(state, durable=True)
+
+
+def resumed(
+    config: FleetConfig,
+    now: Now,
+    *,
+    world: World | None = None,
+    backends: dict[str, BackendState] | None = None,
+    services: dict[str, ServiceState] | None = None,
+    incidents: dict[str, Incident] | None = None,
+    outbox: dict[str, Notice] | None = None,
+) -> Fleet:
+    """Build the fleet at a start from what was stored.
+
+    Verdicts become evidence: a backend that was up comes up again at its first good answer.
+    Leases are renewed once, and everybody is probed at once.
+    """
+    world = world if world is not None else World()
+    fleet = Fleet(
+        config=config,
+        world=World(
+            started_at=now.at,
+            paused_since=world.paused_since,
+            paused_until=world.paused_until,
+            paused_by=world.paused_by,
+            incident_seq=world.incident_seq,
+        ),
+        incidents=dict(incidents or {}),
+        outbox=dict(outbox or {}),
+        pools=pools(config),
+        unseen=set(config.backends),
+    )
+    for name, spec in config.backends.items():
+        stored = (backends or {}).get(name, BackendState(name))
+        fleet.backends[name] = _woken(stored, spec.health.rise, now.at)
+    for name in config.services:
+        stored_service = (services or {}).get(name, ServiceState(name, since=now.at))
+        fleet.services[name] = replace(stored_service, settled=False, review_at=None)
+    return fleet
+
+
+def _woken(stored: BackendState, rise: int, at: float) -> BackendState:
+    was_up = stored.health in ALIVE
+    session = stored.session
+    return BackendState(
+        name=stored.name,
+        since=at,
+        reason="not looked at yet since the start",
+        oks=max(0, rise - 1) if was_up else 0,
+        cooldown_until=stored.cooldown_until,
+        exhausted_until=stored.exhausted_until,
+        falls=stored.falls,
+        flap_level=stored.flap_level,
+        drained=stored.drained,
+        session=replace(session, beat_at=at, challenged_at=None) if session else None,
+        health=Health.UNKNOWN,
+    )
+
+
+# ── small ones ──────────────────────────────────────────────────────────────────────────────────
+
+
+def _sent(draft: Draft, event: NoticesSent) -> None:
+    for ident in event.ids:
+        notice = draft.fleet.outbox.get(ident)
+        if notice is not None:
+            draft.notices[ident] = replace(notice, sent_at=draft.at, channel=event.channel)
+            draft.durable = True
+
+
+def _flagged(draft: Draft, event: Flagged) -> None:
+    if draft.flag(event.kind, event.subject) != event.detail:
+        draft.flags[event.kind, event.subject] = event.detail
+        draft.durable = True
+
+
+def _for_service(handler: Callable[[Draft, Any], None]) -> Callable[[Draft, Any], None]:
+    """Drop what speaks of a service that is gone."""
+
+    def guarded(draft: Draft, event: Any) -> None:
+        if event.service in draft.fleet.services:
+            handler(draft, event)
+
+    return guarded
+
+
+HANDLERS: dict[type, Callable[[Draft, Any], None]] = {
+    Observed: evidence.observed,
+    Traffic: evidence.traffic,
+    Heartbeat: evidence.heartbeat,
+    Challenged: evidence.challenged,
+    ControlsAnswered: evidence.controls_answered,
+    Tick: _tick,
+    NameChecked: _for_service(publishing.name_checked),
+    DnsAttempting: _for_service(publishing.attempting),
+    DnsConfirmed: _for_service(publishing.confirmed),
+    DnsTroubled: _for_service(publishing.troubled),
+    NoticesSent: _sent,
+    Flagged: _flagged,
+    Reconfigured: _reconfigured,
+    Failover: commands.failover,
+    Switchover: commands.switchover,
+    PinTo: commands.pin,
+    Unpin: commands.unpin,
+    Pause: commands.pause,
+    Resume: commands.resume,
+    Drain: commands.drain,
+    Check: commands.check,
+    SyncDns: commands.sync_dns,
+    Acknowledge: commands.acknowledge,
+    Mute: commands.mute,
+}
