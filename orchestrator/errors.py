@@ -11,6 +11,7 @@
     ├── BadReply                 a server answered something unusable
     │   └── Throttled            … to come back later (`retry_after_s`)
     ├── ChildFailed              a child process died, took too long or answered nonsense
+    ├── Overloaded               too much at once: come back in a moment
     └── Declined                 the operator said no, or cannot be asked exit 2
 
 Errors of libraries are wrapped where they happen (`raise … from error`) and never travel further.
@@ -80,6 +81,10 @@ class Throttled(BadReply):
 
 class ChildFailed(AionError):
     """A child process died, took too long or answered nonsense."""
+
+
+class Overloaded(AionError):
+    """Too much at once: nothing was done, and the same may be asked again in a moment."""
 
 
 class Declined(AionError):
