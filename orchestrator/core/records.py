@@ -100,7 +100,8 @@ class Plan:
     """What to do about a name, and why in one sentence.
 
     `ids`: the standing records that are ours. `epoch`, `outbid`: see `events.DnsTroubled`.
-    `correction`: the changes put back what somebody else changed.
+    `correction`: the changes put back what somebody else changed. `firm`: so they do, or the
+    operator told us to, so they are sent even if the same was sent before.
     """
 
     verdict: Verdict
@@ -110,6 +111,7 @@ class Plan:
     epoch: int | None = None
     outbid: bool = False
     correction: bool = False
+    firm: bool = False
 
 
 def mark(instance: str, epoch: int) -> str:
@@ -329,7 +331,8 @@ def _judged(
         return Plan(Verdict.REFUSED, f"this provider cannot remove {gone}")
     verb = "put back" if correction else "set"
     reason = f"{verb} {place.name} to {said}, epoch {pub.wanted_epoch}"
-    return Plan(Verdict.CHANGE, reason, changes, ids, correction=correction)
+    firm = correction or pub.adopt
+    return Plan(Verdict.CHANGE, reason, changes, ids, correction=correction, firm=firm)
 
 
 def _listed(records: Sequence[Record]) -> str:
