@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
 from orchestrator.cli.output import clean
+from orchestrator.cli.where import find, operator
 from orchestrator.errors import AionError, BadReply, ConfigError, DaemonUnreachable, NotAllowed
 
 if TYPE_CHECKING:
     from orchestrator.cli.options import Given
 
 TIMEOUT_S = 20.0
+SILENCE_S = 40.0  # the daemon sends an empty line every 15 s on a quiet stream
 _MAX_BYTES = 64_000_000
 
 
 def connect(given: Given) -> Client:
     """Return a client of the daemon that the command line, else the configuration, names."""
-    from orchestrator.cli.where import find
-
     where = find(given.config, given.url, given.token_file)
     return Client(where.url, where.token, where.token_hint)
 
@@ -50,44 +50,38 @@ class Client:
 
     def get(self, path: str, **query: Any) -> Any:
         """Return the JSON that a path answers; query values of None are left out."""
-        asked = {name: value for name, value in query.items() if value is not None}
-        return self._ask("GET", path + ("?" + urlencode(asked) if asked else ""))
+        return self._ask("GET", _with_query(path, query))
 
     def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """Give a command and return its answer, which comes once it is committed.
 
         It carries a key of its own, so that asking again, once, after a lost answer does it once.
         """
-        headers = {"idempotency-key": secrets.token_hex(16)}
+        headers = {"idempotency-key": secrets.token_hex(16), "aion-user": operator()}
         kept = {name: value for name, value in (body or {}).items() if value is not None}
         try:
             return self._ask("POST", path, kept, headers)
         except _AnswerLost:
             return self._ask("POST", path, kept, headers)
 
-    def follow(self, path: str, timeout_s: float = 60.0) -> Iterator[tuple[str, Any]]:
-        """Yield a stream's server-sent events as (name, data) until it ends.
+    def follow(self, path: str, **query: Any) -> Iterator[Any]:
+        """Yield the objects of a stream of JSON lines until it ends.
 
-        Raises `DaemonUnreachable` when it breaks or is silent for `timeout_s`.
+        Raises `DaemonUnreachable` when it breaks or says nothing, not even an empty line, for
+        `SILENCE_S`.
         """
-        connection, response = self._send("GET", path, None, {}, timeout_s)
-        name, data = "message", ""
+        path = _with_query(path, query)
+        connection, response = self._send("GET", path, None, {}, SILENCE_S)
         try:
             if response.status != http.client.OK:
                 self._refused(response.status, response.read(_MAX_BYTES))
-            while raw := response.readline(_MAX_BYTES):
-                line = raw.decode("utf-8", "replace").rstrip("\r\n")
-                if not line and data:
-                    yield name, json.loads(data)
-                    name, data = "message", ""
-                elif line.startswith("event:"):
-                    name = line[6:].strip()
-                elif line.startswith("data:"):
-                    data += line[5:].strip()
+            while line := response.readline(_MAX_BYTES):
+                if line.strip():
+                    yield json.loads(line)
         except (OSError, http.client.HTTPException) as error:
             raise self._unreachable(error) from error
         except ValueError as error:
-            raise BadReply(f"{self.url}{path} sent an event that is not JSON") from error
+            raise BadReply(f"{self.url}{path} sent a line that is not JSON") from error
         finally:
             connection.close()
 
@@ -166,7 +160,8 @@ class Client:
             problem = None
         said = ""
         if isinstance(problem, dict):
-            said = clean(problem.get("detail") or problem.get("title") or "").strip().rstrip(".")
+            lines = problem.get("problems") or [problem.get("detail") or problem.get("title") or ""]
+            said = "\n".join(clean(line) for line in lines).rstrip().rstrip(".")
         if status in {http.client.UNAUTHORIZED, http.client.FORBIDDEN}:
             raise NotAllowed(
                 f"the daemon at {self.url} does not accept the admin token; {self._hint()}"
@@ -175,6 +170,8 @@ class Client:
             raise BadReply(
                 f"{self.url} answered {status} and no reason: is it aion's daemon?", status
             )
+        if isinstance(problem, dict) and problem.get("code") == "configuration":
+            raise ConfigError(said)
         raise AionError(said)
 
     def _hint(self) -> str:
@@ -183,6 +180,11 @@ class Client:
 
 class _AnswerLost(DaemonUnreachable):
     """The daemon took the request and its answer never came."""
+
+
+def _with_query(path: str, query: Mapping[str, Any]) -> str:
+    asked = {name: value for name, value in query.items() if value is not None}
+    return path + ("?" + urlencode(asked) if asked else "")
 
 
 def _why(error: BaseException) -> str:

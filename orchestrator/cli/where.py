@@ -106,3 +106,14 @@ def _token_files(name: str, config: Path | None, *, made: bool) -> Iterator[Path
         state = os.environ.get("STATE_DIRECTORY")
         for place in (Path(state) if state else Path("var"), Path("/var/lib/aion")):
             yield place / TOKEN_NAME
+
+
+def operator() -> str:
+    """Return who gives commands, for the audit: the login name, also behind sudo."""
+    import getpass
+
+    try:
+        name = os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):  # a user id without a name
+        return f"uid {os.getuid()}"
+    return name if name.isascii() and name.isprintable() else f"uid {os.getuid()}"

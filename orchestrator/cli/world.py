@@ -65,10 +65,7 @@ class World:
     async def __aenter__(self) -> Self:
         self.folder = Path(tempfile.mkdtemp(prefix="aion-demo-"))
         try:
-            started = (self.start(part.name) for part in PARTS)
-            for result in await asyncio.gather(*started, return_exceptions=True):
-                if isinstance(result, BaseException):
-                    raise result
+            await self._start_parts()
             self.port = free_port(USUAL_PORT)
             self._make_token()
             self.config.write_text(configuration(self.port, self.ports))
@@ -77,6 +74,13 @@ class World:
             await self.__aexit__()
             raise
         return self
+
+    async def _start_parts(self) -> None:
+        # All are waited for, also when one fails: none may be half started when we clean up.
+        started = (self.start(part.name) for part in PARTS)
+        for result in await asyncio.gather(*started, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
 
     async def __aexit__(self, *_: object) -> None:
         # Shielded: a second Ctrl-C must not leave half of it behind.

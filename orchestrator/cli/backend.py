@@ -1,0 +1,145 @@
+"""`aion backend`: look at backends, and take them out of rotation or put them back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from orchestrator.cli.options import Yes
+from orchestrator.cli.output import Cell
+from orchestrator.cli.services import tell
+from orchestrator.cli.status import HEALTH_STYLES
+from orchestrator.cli.times import ago, until
+
+if TYPE_CHECKING:
+    from orchestrator.cli.options import Given
+    from orchestrator.cli.output import Output, Row
+
+app = typer.Typer()
+Name = Annotated[str, typer.Argument()]
+
+
+@app.callback()
+def backend() -> None:
+    """Look at backends, check them, take them out of rotation or put them back."""
+
+
+@app.command("list")
+def list_(ctx: typer.Context) -> None:
+    """List every configured backend."""
+    output, client = ctx.obj.output(), ctx.obj.client()
+    seen = client.get("/api/status")
+    if output.json:
+        output.data(seen["backends"])
+        return
+    output.table(
+        ("backend", "kind", "engine", "prio", "tier", "health", "for", "serves", "address"),
+        [_row(one, seen["as_of"]) for one in seen["backends"]],
+    )
+
+
+def _row(one: Mapping[str, Any], at: str) -> Row:
+    return (
+        Cell(one["name"], "strong" if one["serves"] else ""),
+        one["kind"],
+        one["engine"],
+        str(one["priority"]),
+        one["tier"],
+        _health(one),
+        ago(one["since"], at),
+        ", ".join(one["serves"]),
+        one["url"] or "",
+    )
+
+
+def _health(one: Mapping[str, Any]) -> Cell:
+    text = one["health"] + (", in doubt" if one["suspect"] else "")
+    text += ", drained" if one["drained"] else ""
+    return Cell(text, HEALTH_STYLES.get(text, "bad" if one["health"] == "down" else "warn"))
+
+
+@app.command()
+def show(ctx: typer.Context, name: Name) -> None:
+    """Show what is known of one backend, and why."""
+    output, client = ctx.obj.output(), ctx.obj.client()
+    one = client.get(_path(name))
+    if output.json:
+        output.data(one)
+    else:
+        _show(output, one, client.get("/api/status")["as_of"])
+
+
+def _show(output: Output, one: Mapping[str, Any], at: str) -> None:
+    session = one["session"] or {}
+    output.fields(
+        {
+            "backend": Cell(one["name"], "strong"),
+            "health": _health(one),
+            "for": ago(one["since"], at),
+            "why": one["reason"],
+            "can serve": "yes" if one["able"] else f"no: {one['barred'] or one['health']}",
+            "serves": ", ".join(one["serves"]),
+            "in the pool of": ", ".join(one["services"]),
+            "kind": f"{one['kind']}, engine {one['engine']}, tier {one['tier']}",
+            "priority": str(one["priority"]),
+            "address": one["url"] or "",
+            "models": ", ".join(one["models"]),
+            "missing models": Cell(", ".join(one["missing_models"]), "bad"),
+            "last completion": _since(one["canary_at"], at),
+            "falls in the last hour": str(one["falls_last_hour"] or ""),
+            "asked us to wait until": until(one["cooldown_until"], at),
+            "used up until": until(one["exhausted_until"], at),
+            "session began": _since(session.get("started_at"), at),
+            "session ends": until(session.get("ends_at"), at),
+            "restart it at": one["restart_url"] or "",
+        }
+    )
+
+
+def _since(text: str | None, at: str) -> str:
+    return f"{ago(text, at)} ago" if text else ""
+
+
+@app.command()
+def check(ctx: typer.Context, name: Name) -> None:
+    """Probe a backend now, and ask it for a completion where that is allowed."""
+    tell(ctx.obj, ctx.obj.client().post(f"{_path(name)}/check"))
+
+
+@app.command()
+def drain(ctx: typer.Context, name: Name, *, yes: Yes = False) -> None:
+    """Take a backend out of rotation; what it serves moves to another."""
+    _order(ctx.obj, name, "drain", "serves nobody until it is undrained", yes=yes)
+
+
+@app.command()
+def undrain(ctx: typer.Context, name: Name, *, yes: Yes = False) -> None:
+    """Put a backend back into rotation."""
+    _order(ctx.obj, name, "undrain", "may serve again", yes=yes)
+
+
+@app.command()
+def start(ctx: typer.Context, name: Name, *, yes: Yes = False) -> None:
+    """Start a backend, where its kind can be started."""
+    _order(ctx.obj, name, "start", "is started, which may cost quota or money", yes=yes)
+
+
+@app.command()
+def stop(ctx: typer.Context, name: Name, *, yes: Yes = False) -> None:
+    """Stop a backend, where its kind can be stopped."""
+    _order(ctx.obj, name, "stop", "is stopped; what runs there is lost", yes=yes)
+
+
+def _order(given: Given, name: str, verb: str, consequence: str, *, yes: bool) -> None:
+    client = given.client()
+    seen = client.get(_path(name))
+    serving = f" (it serves {', '.join(seen['serves'])} now)" if seen["serves"] else ""
+    given.ask(f"{name}{serving} {consequence}", yes=yes)
+    tell(given, client.post(f"{_path(name)}/{verb}"))
+
+
+def _path(name: str) -> str:
+    return f"/api/backends/{quote(name, safe='')}"

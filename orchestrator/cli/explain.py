@@ -1,0 +1,65 @@
+"""`aion explain`: why this one, and why not each of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from orchestrator.cli.output import Cell
+from orchestrator.cli.status import HEALTH_STYLES, STATE_STYLES
+from orchestrator.cli.times import ago
+
+if TYPE_CHECKING:
+    from orchestrator.cli.output import Output
+
+
+def explain(
+    ctx: typer.Context,
+    service: Annotated[str | None, typer.Argument(help="Default: every service.")] = None,
+) -> None:
+    """Say why the backend that serves was chosen, and why not each of the others."""
+    output, client = ctx.obj.output(), ctx.obj.client()
+    if service is not None:
+        names = [service]
+    else:
+        names = [one["name"] for one in client.get("/api/services")]
+    seen = [client.get(f"/api/explain/{quote(name, safe='')}") for name in names]
+    if output.json:
+        output.data(seen[0] if service is not None else seen)
+        return
+    as_of = client.get("/api/status")["as_of"]
+    for i, one in enumerate(seen):
+        if i:
+            output.line()
+        _show(output, one, as_of)
+
+
+def _show(output: Output, seen: Mapping[str, Any], as_of: str) -> None:
+    state, active = seen["state"], seen["active"]
+    since = ago(seen["since"], as_of)
+    output.line(
+        Cell(seen["service"], "strong"),
+        " is ",
+        Cell(state, STATE_STYLES.get(state, "")),
+        f": {active or 'nobody'} serves" + (f", for {since}" if since and active else ""),
+        f" (epoch {seen['epoch']})",
+    )
+    output.line(f"Why: {seen['reason']}")
+    if seen["would"]:
+        output.line(Cell(f"If it did not only observe: {seen['would']}", "warn"))
+    output.line()
+    output.table(
+        ("backend", "health", "", "why"),
+        [
+            (
+                Cell(one["backend"], "strong" if one["serves"] else ""),
+                Cell(one["health"], HEALTH_STYLES.get(one["health"], "bad")),
+                "serves" if one["serves"] else "able" if one["able"] else "not able",
+                one["note"],
+            )
+            for one in seen["candidates"]
+        ],
+    )

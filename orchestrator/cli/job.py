@@ -1,0 +1,58 @@
+"""`aion job`: scheduled work."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import quote
+
+import typer
+
+from orchestrator.cli.options import Yes
+from orchestrator.cli.output import Cell
+from orchestrator.cli.services import tell
+from orchestrator.cli.times import ago, until
+
+app = typer.Typer()
+
+
+@app.callback()
+def job() -> None:
+    """Look at scheduled work, and run it now."""
+
+
+@app.command("list")
+def list_(ctx: typer.Context) -> None:
+    """List the jobs, when they run and how they ended last."""
+    output, client = ctx.obj.output(), ctx.obj.client()
+    jobs = client.get("/api/jobs")
+    if output.json:
+        output.data(jobs)
+        return
+    if not jobs:
+        output.say("no job is configured")
+        return
+    at = client.get("/api/status")["as_of"]
+    output.table(
+        ("job", "runs", "next", "last", "state"),
+        [
+            (
+                Cell(one["name"], "strong"),
+                one["trigger"],
+                until(one["next_at"], at),
+                f"{ago(one['last_at'], at)} ago" if one["last_at"] else "never",
+                Cell("quarantined", "bad")
+                if one["quarantined"]
+                else "running"
+                if one["running"]
+                else one["outcome"],
+            )
+            for one in jobs
+        ],
+    )
+
+
+@app.command()
+def run(ctx: typer.Context, name: Annotated[str, typer.Argument()], *, yes: Yes = False) -> None:
+    """Run a job now, besides its schedule."""
+    ctx.obj.ask(f"the job {name} runs now, besides its schedule", yes=yes)
+    tell(ctx.obj, ctx.obj.client().post(f"/api/jobs/{quote(name, safe='')}/run"))
