@@ -1,6 +1,13 @@
 """The kinds of backend, imported on first use: name → module with `Options` and `Driver`."""
 
-from typing import Final
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from backends.base import Driver, Options, Plan, Ports
 
 KINDS: Final[dict[str, str]] = {
     "static": "backends.static",
@@ -12,3 +19,37 @@ PLANNED: Final[frozenset[str]] = frozenset(
     {"notebook", "kaggle", "gce", "runpod", "vast", "libcloud", "colab", "command"}
 )
 """Kinds that a later version brings: named so that a configuration that uses them is told so."""
+
+ENGINES: Final[tuple[str, ...]] = (
+    "openai",
+    "ollama",
+    "vllm",
+    "llamacpp",
+    "tgi",
+    "textgen",
+    "litellm",
+    "lmstudio",
+    "koboldcpp",
+    "aion",
+    "http",
+    "tcp",
+)
+"""Names of the engines, without importing what they are (`backends.engines`, `backends.static`)."""
+
+
+def kind(name: str) -> ModuleType:
+    """Import the module of a kind. Raises KeyError for a name that is not in KINDS."""
+    return import_module(KINDS[name])
+
+
+def options(name: str) -> type[Options]:
+    """Give the class that a kind's own keys are validated with."""
+    found: type[Options] = kind(name).Options
+    return found
+
+
+def driver(plan: Plan, ports: Ports) -> Driver:
+    """Make the driver of a configured backend."""
+    made: Any = kind(plan.backend.kind).Driver(plan, ports)
+    found: Driver = made
+    return found
