@@ -7,6 +7,7 @@ URLs are told.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import re
@@ -56,6 +57,7 @@ class Prepared:
     event: bytes
 
 
+GATHER_S = 0.02  # changes this close together are told as one
 EMPTY: Message = {"type": "http.response.body", "body": b""}
 
 
@@ -97,12 +99,12 @@ def answer(fleet: Fleet, name: str, now: Now) -> dict[str, Any]:
             retry_at = standing.rfc3339(state.retry_at, now)
         others = [
             {"backend": one.name, "url": standing.address(one, service)}
-            for one in standing.fallbacks(fleet, service, state, now.at)
+            for one in standing.fallbacks(fleet, service, state.active, now)
         ]
     return {
         "service": name,
         "epoch": state.epoch if state is not None else 0,
-        "state": standing.service_state(fleet, name, now.at).value,
+        "state": standing.service_state(fleet, name, now).value,
         "active": active,
         "gateway": service.gateway,
         "fallbacks": others,
@@ -118,18 +120,21 @@ class Discovery:
         self._max_age = b"max-age=%d" % max(1, round(max_age_s))
         self._streams = streams
         self._prepared: dict[str, Prepared] = {}
-        self._all: Prepared | None = None
         self._paths: dict[str, Prepared] = {}
+        self._dirty: dict[str, None] = {}
+        self._flushing = False
         self._shown: dict[str, object] = {}
+        self._pools: dict[str, list[str]] = {}
         self._world: object = None
         self._again_at: dict[str, float] = {}
         self._rebuild()
+        self._flush()
         loop.subscribe(self._turned)
 
     # ── preparing ───────────────────────────────────────────────────────────────────────────────
 
     def _turned(self, turn: Turn) -> None:
-        """Prepare anew what this turn touched; nothing is done for a turn that shows nowhere."""
+        """Note what this turn touched; nothing is done for a turn that shows nowhere."""
         fleet, at = self._loop.fleet, self._loop.now().at
         if turn.config is not None or self._world != self._world_shown(fleet, at):
             self._rebuild()
@@ -143,6 +148,26 @@ class Discovery:
         if self._again_at:
             touched.update(name for name, due in self._again_at.items() if due <= at)
         for name in touched:
+            self._touch(name)
+
+    def _touch(self, name: str) -> None:
+        """Have an answer prepared anew: at the next request, or for the listeners in a moment.
+
+        At a start a thousand backends come up one by one; only the last of it needs preparing.
+        """
+        self._dirty[name] = None
+        self._paths.pop(f"/discovery/{name}", None)
+        self._paths.pop("/discovery", None)
+        if not self._flushing:
+            try:
+                asyncio.get_running_loop().call_later(GATHER_S, self._flush)
+            except RuntimeError:  # not running yet: the first request will do it
+                return
+            self._flushing = True
+
+    def _flush(self) -> None:
+        self._flushing = False
+        for name in list(self._dirty):
             self._prepare(name)
 
     @staticmethod
@@ -153,31 +178,31 @@ class Discovery:
         fleet, at = self._loop.fleet, self._loop.now().at
         self._world = self._world_shown(fleet, at)
         self._shown = {name: _shown(state, at) for name, state in fleet.backends.items()}
-        self._pools: dict[str, list[str]] = {}
+        self._pools = {}
         for service in fleet.config.services.values():
             for backend in service.backends:
                 self._pools.setdefault(backend, []).append(service.name)
         for name in set(self._prepared) - set(fleet.config.services):
             del self._prepared[name]
+            self._dirty.pop(name, None)
             self._again_at.pop(name, None)
+            self._paths.pop(f"/discovery/{name}", None)
             self._streams.end(f"service:{name}")
-        self._all = None
-        self._paths.clear()
         for name in fleet.config.services:
-            self._prepare(name)
+            self._touch(name)
 
     def _prepare(self, name: str) -> None:
+        self._dirty.pop(name, None)
         fleet, now = self._loop.fleet, self._loop.now()
-        self._review(fleet, name, now.at)
-        content, before = answer(fleet, name, now), self._prepared.get(name)
-        if before is not None and before.content == content:
+        if name not in fleet.config.services:
             return
-        as_of = standing.rfc3339(now.at, now)
-        self._prepared[name] = made = _make(content, as_of, self._max_age)
-        self._all = None
-        self._paths.clear()
-        self._paths.update({f"/discovery/{known}": one for known, one in self._prepared.items()})
-        self._streams.publish(f"service:{name}", made.event)
+        self._review(fleet, name, now.at)
+        content, made = answer(fleet, name, now), self._prepared.get(name)
+        if made is None or made.content != content:
+            made = _make(content, standing.rfc3339(now.at, now), self._max_age)
+            self._prepared[name] = made
+            self._streams.publish(f"service:{name}", made.event)
+        self._paths[f"/discovery/{name}"] = made
 
     def _review(self, fleet: Fleet, name: str, at: float) -> None:
         """Remember when the passing of time alone changes the answer."""
@@ -193,20 +218,17 @@ class Discovery:
         else:
             self._again_at.pop(name, None)
 
-    def _whole(self) -> Prepared:
+    def _prepare_all(self) -> None:
         """Make the answer of `/discovery`: the first service's own fields, and all `services`."""
-        if self._all is None:
-            now = self._loop.now()
-            known = {
-                name: dict(self._prepared[name].content)
-                for name in self._loop.fleet.config.services
-                if name in self._prepared
-            }
-            first = next(iter(known.values()), {})
-            as_of = standing.rfc3339(now.at, now)
-            self._all = _make({**first, "services": known}, as_of, self._max_age)
-            self._paths["/discovery"] = self._all
-        return self._all
+        self._flush()
+        now = self._loop.now()
+        known = {
+            name: self._prepared[name].content
+            for name in self._loop.fleet.config.services
+            if name in self._prepared
+        }
+        content = {**next(iter(known.values()), {}), "services": known}
+        self._paths["/discovery"] = _make(content, standing.rfc3339(now.at, now), self._max_age)
 
     # ── answering ───────────────────────────────────────────────────────────────────────────────
 
@@ -235,13 +257,16 @@ class Discovery:
         elif method not in ("GET", "HEAD"):
             await send_problem(send, method_not_allowed("GET, HEAD, OPTIONS"), CORS)
         elif not parts:
-            self._whole()
+            self._prepare_all()
             await self({**scope, "path": "/discovery"}, receive, send)
-        elif parts[0] not in self._prepared and len(parts) <= 2:  # noqa: PLR2004 - name, "events"
-            await send_problem(send, unknown("service", parts[0], self._prepared), CORS)
+        elif parts[0] not in self._loop.fleet.config.services and len(parts) <= 2:  # noqa: PLR2004 - name, "events"
+            await send_problem(
+                send, unknown("service", parts[0], self._loop.fleet.config.services), CORS
+            )
         elif parts[1:] == ["events"]:
             await self._follow(parts[0], scope, receive, send)
         elif len(parts) == 1:
+            self._prepare(parts[0])
             await self({**scope, "path": f"/discovery/{parts[0]}"}, receive, send)
         else:
             await send_problem(send, not_found(scope["path"]), CORS)
@@ -252,6 +277,7 @@ class Discovery:
             await send(start)
             await send(EMPTY)
             return
+        self._prepare(name)
         first = b"retry: 2000\n" + self._prepared[name].event
         await self._streams.serve(f"service:{name}", first, scope, receive, send, CORS)
 

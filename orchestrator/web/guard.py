@@ -86,12 +86,16 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         if self._stage == "idle" and was == "idle" and not data.strip(b"\r\n"):
             self._stage = "head"  # empty lines before a request are allowed, but not for ever
+        self._watch(len(data))
+
+    def _watch(self, received: int) -> None:
+        """Set or clear the deadline after each piece of data; whole requests never need one."""
         if self._stage == "idle":
             if self._deadline is not None:
                 self._disarm()
             return
         if self._stage == "head":
-            self._received += len(data)
+            self._received += received
             if self._received > 2 * self.limits.head:
                 self._refuse(Problem(431, "headers", "the request's headers are too large"))
                 return

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from orchestrator.core.events import Answer, Command, Turn
 from orchestrator.core.model import Fleet, Now
+from orchestrator.edge.queries import Audit
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -40,7 +41,7 @@ class LoopPort(Protocol):
         """Have `callback` called after each applied turn."""
         ...
 
-    async def command(self, command: Command, audit: Any) -> Answer:
+    async def command(self, command: Command, audit: Audit | None) -> Answer:
         """Give an operator's command; returns once it is committed.
 
         Raises `Overloaded` when the inbox is full, `StoreError` when it cannot be stored.
@@ -49,12 +50,12 @@ class LoopPort(Protocol):
 
 
 class EventRow(Protocol):
-    """One stored line of the event log; `at` in steady seconds."""
+    """One stored line of the event log; `wall` is when, in Unix seconds."""
 
     @property
-    def id(self) -> int: ...
+    def seq(self) -> int: ...
     @property
-    def at(self) -> float: ...
+    def wall(self) -> float: ...
     @property
     def action(self) -> str: ...
     @property
@@ -63,6 +64,8 @@ class EventRow(Protocol):
     def text(self) -> str: ...
     @property
     def data(self) -> Mapping[str, str]: ...
+    @property
+    def who(self) -> str: ...
 
 
 class StorePort(Protocol):
@@ -75,7 +78,7 @@ class StorePort(Protocol):
     async def events(
         self, after: int = 0, limit: int = 100, subject: str | None = None
     ) -> Sequence[EventRow]:
-        """Return stored events whose id is greater than `after`, oldest first."""
+        """Return stored events whose `seq` is greater than `after`, oldest first."""
         ...
 
 

@@ -8,7 +8,14 @@ from difflib import get_close_matches
 from http import HTTPStatus
 from typing import Any
 
-from orchestrator.errors import AionError, ConfigError, NotAllowed, StoreError, StoreFull
+from orchestrator.errors import (
+    AionError,
+    ConfigError,
+    NotAllowed,
+    Overloaded,
+    StoreError,
+    StoreFull,
+)
 from orchestrator.web.ports import Send
 
 Headers = list[tuple[bytes, bytes]]
@@ -86,9 +93,9 @@ def busy(detail: str, retry_after_s: int = 1) -> Problem:
 
 def of_error(error: AionError) -> Problem:
     """Which problem one of our own errors is."""
-    if type(error).__name__ == "Overloaded":
-        return busy(str(error))
     match error:
+        case Overloaded():
+            return busy(str(error))
         case StoreFull():
             return Problem(507, "disk_full", str(error))
         case StoreError():

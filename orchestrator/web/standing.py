@@ -6,21 +6,14 @@ Plain functions over the fleet; shared by discovery, `/api`, `/status` and `/met
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from orchestrator.core.health import ALIVE, Lease, lease
-from orchestrator.core.model import (
-    Backend,
-    BackendState,
-    Fleet,
-    Health,
-    Now,
-    Service,
-    ServiceState,
-    Tier,
-)
+from orchestrator.core.assignment import candidate
+from orchestrator.core.choice import Candidate, Rank
+from orchestrator.core.draft import Draft
+from orchestrator.core.health import ALIVE
+from orchestrator.core.model import Backend, BackendState, Fleet, Now, Service, Tier
 
 
 class State(StrEnum):
@@ -54,31 +47,25 @@ def paused(fleet: Fleet, at: float) -> bool:
     return world.paused_until is None or at < world.paused_until
 
 
-def suspect(state: BackendState, at: float) -> bool:
+NOWHERE = Service(name="", backends=())
+
+
+def candidate_of(fleet: Fleet, name: str, now: Now, service: Service = NOWHERE) -> Candidate | None:
+    """Say how a backend stands, exactly as the choice sees it; None if it is not known."""
+    backend = fleet.config.backends.get(name)
+    if backend is None or name not in fleet.backends:
+        return None
+    return candidate(Draft.of(fleet, now), backend, service)
+
+
+def suspect(state: BackendState, one: Candidate) -> bool:
     """Whether there is doubt about a backend that is believed alive."""
-    if state.fails and state.health in ALIVE:
-        return True
-    return state.session is not None and lease(state.session, at) is Lease.SUSPECT
+    return state.health in ALIVE and (one.suspect or state.fails > 0)
 
 
-def barred(backend: Backend, state: BackendState, at: float) -> str:
-    """Why a backend cannot serve although it lives, or ""."""
-    if not backend.assignable:
-        return "it is served by the gateway only, which does not exist yet"
-    if state.denied:
-        return f"denied: {state.denied}"
-    if state.cooldown_until is not None and at < state.cooldown_until:
-        return "it asked us to come back later"
-    if state.exhausted_until is not None and at < state.exhausted_until:
-        return "its quota is used up"
-    if state.session is not None and lease(state.session, at) is Lease.OUT:
-        return "its session is over"
-    return ""
-
-
-def able(backend: Backend, state: BackendState, at: float) -> bool:
-    """Whether a backend could serve now, if need be."""
-    return state.health in ALIVE and not state.drained and not barred(backend, state, at)
+def able(one: Candidate) -> bool:
+    """Whether a backend could take a service over now."""
+    return one.rank >= Rank.RESERVE
 
 
 def address(backend: Backend, service: Service) -> str | None:
@@ -86,43 +73,41 @@ def address(backend: Backend, service: Service) -> str | None:
     return backend.url or service.gateway
 
 
-def service_state(fleet: Fleet, name: str, at: float) -> State:
+def service_state(fleet: Fleet, name: str, now: Now) -> State:
     """Say how a service stands."""
     assignment = fleet.services.get(name)
     if fleet.world.isolated_since is not None:
         return State.ISOLATED
-    if paused(fleet, at):
+    if paused(fleet, now.at):
         return State.PAUSED
     if assignment is None or not assignment.settled:
         return State.STARTING
-    backend = fleet.config.backends.get(assignment.active or "")
-    if backend is None:
+    one = candidate_of(fleet, assignment.active or "", now)
+    if one is None:
         return State.DOWN
-    state = fleet.backends.get(backend.name)
-    well = state is not None and state.health is Health.UP and not suspect(state, at)
-    return State.SERVING if well and backend.tier is not Tier.PAID else State.DEGRADED
+    well = one.rank is Rank.READY and not suspect(fleet.backends[one.name], one)
+    return State.SERVING if well and one.tier is not Tier.PAID else State.DEGRADED
 
 
-def worst(fleet: Fleet, at: float) -> State:
+def worst(fleet: Fleet, now: Now) -> State:
     """Say how the services stand, all in all."""
-    states = {service_state(fleet, name, at) for name in fleet.config.services}
+    states = {service_state(fleet, name, now) for name in fleet.config.services}
     return next((state for state in WORST_FIRST if state in states), State.SERVING)
 
 
-def fallbacks(fleet: Fleet, service: Service, state: ServiceState, at: float) -> Iterator[Backend]:
-    """Yield the others that could serve, in order of preference: those in full health first."""
-    reserve: list[Backend] = []
+def fallbacks(fleet: Fleet, service: Service, active: str | None, now: Now) -> list[Backend]:
+    """List the others that could serve, in order of preference: those in full health first."""
+    draft = Draft.of(fleet, now)
+    ranked: list[tuple[int, Backend]] = []
     for name in service.backends:
-        backend, believed = fleet.config.backends.get(name), fleet.backends.get(name)
-        if backend is None or believed is None or name == state.active:
+        backend = fleet.config.backends.get(name)
+        if backend is None or name == active or name not in fleet.backends:
             continue
-        if not able(backend, believed, at):
-            continue
-        if believed.health is Health.UP and not suspect(believed, at):
-            yield backend
-        else:
-            reserve.append(backend)
-    yield from reserve
+        one = candidate(draft, backend, service)
+        if able(one):
+            doubted = suspect(fleet.backends[name], one) or one.rank is not Rank.READY
+            ranked.append((int(doubted), backend))
+    return [backend for _, backend in sorted(ranked, key=lambda pair: pair[0])]
 
 
 def rfc3339(steady: float | None, now: Now) -> str | None:

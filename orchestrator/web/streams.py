@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from orchestrator.web.clients import LOCAL, client_of
 from orchestrator.web.ports import Receive, Scope, Send
@@ -26,6 +28,16 @@ class Listener:
         self.wake = asyncio.Event()
         self.news: bytes | None = None
         self.ended = False
+
+    async def heard(self, within_s: float) -> bool:
+        """Wait for news or the end; False if neither came in time."""
+        try:
+            async with asyncio.timeout(within_s):
+                await self.wake.wait()
+        except TimeoutError:
+            return False
+        self.wake.clear()
+        return True
 
 
 class Streams:
@@ -85,50 +97,57 @@ class Streams:
     ) -> None:
         """Send `first` at once, then each message of `topic`, until the client leaves."""
         client = client_of(scope)
-        full = self.open >= self.limit or (
-            client not in LOCAL and self._clients[client] >= self.each
-        )
+        full = self.full or (client not in LOCAL and self._clients[client] >= self.each)
         if full or self._closing:
             why = "too many listeners; poll instead" if full else "aion is stopping"
             await send_problem(send, busy(why, retry_after_s=10), extra)
             return
-        listener = Listener()
-        self.open += 1
         self._clients[client] += 1
-        self._topics.setdefault(topic, set()).add(listener)
-        left = asyncio.create_task(_gone(receive, listener))
         try:
-            start = {"type": "http.response.start", "status": 200, "headers": self.headers(extra)}
-            await send(start)
-            await send({"type": "http.response.body", "body": first, "more_body": True})
-            await self._pump(listener, send)
+            async with self.listening(topic) as listener:
+                left = asyncio.create_task(_gone(receive, listener))
+                try:
+                    headers = self.headers(extra)
+                    await send({"type": "http.response.start", "status": 200, "headers": headers})
+                    await send({"type": "http.response.body", "body": first, "more_body": True})
+                    await self._pump(listener, send)
+                finally:
+                    left.cancel()
         finally:
-            left.cancel()
-            self._forget(topic, listener, client)
+            self._clients[client] -= 1
+            if not self._clients[client]:
+                del self._clients[client]
+
+    @property
+    def full(self) -> bool:
+        """Whether no more streams are taken."""
+        return self.open >= self.limit
+
+    @asynccontextmanager
+    async def listening(self, topic: str) -> AsyncIterator[Listener]:
+        """Listen to a topic for as long as the block lasts."""
+        listener = Listener()
+        listener.ended = self._closing
+        self.open += 1
+        listeners = self._topics.setdefault(topic, set())
+        listeners.add(listener)
+        try:
+            yield listener
+        finally:
+            self.open -= 1
+            listeners.discard(listener)
+            if not listeners and self._topics.get(topic) is listeners:
+                del self._topics[topic]
 
     async def _pump(self, listener: Listener, send: Send) -> None:
         while not listener.ended:
-            try:
-                async with asyncio.timeout(self.keep_alive_s):
-                    await listener.wake.wait()
-            except TimeoutError:
+            if not await listener.heard(self.keep_alive_s):
                 await send({"type": "http.response.body", "body": COMMENT, "more_body": True})
                 continue
-            listener.wake.clear()
             message, listener.news = listener.news, None
             if message is not None:
                 await send({"type": "http.response.body", "body": message, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
-
-    def _forget(self, topic: str, listener: Listener, client: str) -> None:
-        self.open -= 1
-        self._clients[client] -= 1
-        if not self._clients[client]:
-            del self._clients[client]
-        listeners = self._topics[topic]
-        listeners.discard(listener)
-        if not listeners:
-            del self._topics[topic]
 
 
 async def _gone(receive: Receive, listener: Listener) -> None:

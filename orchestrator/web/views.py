@@ -11,6 +11,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from orchestrator.core.choice import explain
 from orchestrator.core.model import (
     BackendState,
     Fleet,
@@ -190,14 +191,15 @@ class StatusView(View):
 
 
 class EventView(View):
-    """One line of the event log: `action` is a stable machine name."""
+    """One line of the event log: `action` is a stable machine name, `who` gave the command."""
 
-    id: int
+    seq: int
     at: Time | None
     action: str
     subject: str
     text: str
     data: Mapping[str, str]
+    who: str
 
 
 class JobView(View):
@@ -243,7 +245,7 @@ def service_view(fleet: Fleet, name: str, now: Now) -> ServiceView:
     pin, planned, rotation = state.pin, state.planned, state.rotation
     return ServiceView(
         name=name,
-        state=standing.service_state(fleet, name, now.at),
+        state=standing.service_state(fleet, name, now),
         active=state.active,
         url=standing.address(active, service) if active else None,
         since=rfc3339(state.since or None, now),
@@ -251,7 +253,7 @@ def service_view(fleet: Fleet, name: str, now: Now) -> ServiceView:
         reason=state.reason,
         settled=state.settled,
         backends=list(service.backends),
-        fallbacks=[one.name for one in standing.fallbacks(fleet, service, state, now.at)],
+        fallbacks=[one.name for one in standing.fallbacks(fleet, service, state.active, now)],
         would=state.would,
         pin=PinView(backend=pin.backend, until=rfc3339(pin.until, now), hard=pin.hard)
         if pin
@@ -300,6 +302,7 @@ def backend_view(fleet: Fleet, name: str, now: Now) -> BackendView:
     backend = fleet.config.backends[name]
     state = fleet.backends.get(name) or BackendState(name)
     session = state.session
+    one = standing.candidate_of(fleet, name, now)
     services = fleet.config.services.values()
     return BackendView(
         name=name,
@@ -311,11 +314,11 @@ def backend_view(fleet: Fleet, name: str, now: Now) -> BackendView:
         models=list(backend.models),
         missing_models=list(state.missing),
         health=state.health.value,
-        suspect=standing.suspect(state, now.at),
+        suspect=one is not None and standing.suspect(state, one),
         since=rfc3339(state.since or None, now),
         reason=state.reason,
-        able=standing.able(backend, state, now.at),
-        barred=standing.barred(backend, state, now.at),
+        able=one is not None and standing.able(one),
+        barred=one.barred if one else "",
         drained=state.drained,
         cooldown_until=rfc3339(state.cooldown_until, now),
         exhausted_until=rfc3339(state.exhausted_until, now),
@@ -375,7 +378,7 @@ def status_view(fleet: Fleet, now: Now, tell: Tell, version: str) -> StatusView:
     return StatusView(
         version=version,
         instance=fleet.config.instance,
-        state=standing.worst(fleet, now.at),
+        state=standing.worst(fleet, now),
         as_of=rfc3339(now.at, now),
         started_at=rfc3339(world.started_at or None, now),
         settled=world.settled,
@@ -389,15 +392,16 @@ def status_view(fleet: Fleet, now: Now, tell: Tell, version: str) -> StatusView:
     )
 
 
-def event_view(row: EventRow, now: Now) -> EventView:
+def event_view(row: EventRow) -> EventView:
     """Show one line of the event log."""
     return EventView(
-        id=row.id,
-        at=rfc3339(row.at, now),
+        seq=row.seq,
+        at=rfc3339(row.wall, Now(row.wall, row.wall)),
         action=row.action,
         subject=row.subject,
         text=row.text,
         data=dict(row.data),
+        who=row.who,
     )
 
 
@@ -414,36 +418,29 @@ def job_view(job: JobRow, now: Now) -> JobView:
     )
 
 
-def explain_view(
-    fleet: Fleet, name: str, now: Now, notes: Mapping[str, str] | None = None
-) -> ExplainView:
-    """Say why this one serves and why not the others; `notes` are the choice's own words."""
+def explain_view(fleet: Fleet, name: str, now: Now) -> ExplainView:
+    """Say why this one serves and why not the others, in the choice's own words."""
     service = fleet.config.services[name]
     state = fleet.services.get(name) or ServiceState(name)
-    candidates = []
-    for one in service.backends:
-        backend = fleet.config.backends.get(one)
-        if backend is None:
-            continue
-        believed = fleet.backends.get(one) or BackendState(one)
-        candidates.append(
-            CandidateView(
-                backend=one,
-                health=believed.health.value,
-                able=standing.able(backend, believed, now.at),
-                serves=one == state.active,
-                note=(notes or {}).get(one)
-                or standing.barred(backend, believed, now.at)
-                or believed.reason,
-            )
-        )
+    pool = (standing.candidate_of(fleet, one, now, service) for one in service.backends)
+    known = [one for one in pool if one is not None]
+    notes = explain(known, state.active, now.at)
     return ExplainView(
         service=name,
-        state=standing.service_state(fleet, name, now.at),
+        state=standing.service_state(fleet, name, now),
         active=state.active,
         epoch=state.epoch,
         since=rfc3339(state.since or None, now),
         reason=state.reason,
         would=state.would,
-        candidates=candidates,
+        candidates=[
+            CandidateView(
+                backend=one.name,
+                health=one.health.value,
+                able=standing.able(one),
+                serves=one.name == state.active,
+                note=notes[one.name],
+            )
+            for one in known
+        ],
     )

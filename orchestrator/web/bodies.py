@@ -1,0 +1,74 @@
+"""What operator commands carry in their bodies. Unknown keys are refused."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)(ms|s|m|h|d)")
+LONGEST_S = 366 * 86400.0
+
+
+def duration_s(text: Any) -> float:
+    """Read "250ms", "90s", "15m", "12h" or "7d"; returns seconds. ValueError if it is not one."""
+    found = DURATION.fullmatch(text) if isinstance(text, str) else None
+    if found is None:
+        raise ValueError('a duration is a text like "90s", "15m", "4h" or "7d"')
+    length_s = float(found[1]) * UNITS_S[found[2]]
+    if not 0 < length_s <= LONGEST_S:
+        raise ValueError("a duration is longer than nothing and at most a year")
+    return length_s
+
+
+Duration = Annotated[
+    float,
+    BeforeValidator(duration_s, json_schema_input_type=str),
+    Field(examples=["4h"]),
+]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=100)]
+
+
+class Body(BaseModel):
+    """Base of all bodies."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FailoverBody(Body):
+    """Where to; the best other one if it is left out."""
+
+    to: Name | None = None
+
+
+class SwitchoverBody(Body):
+    """Where to, and when: a time with its offset, as in RFC 3339."""
+
+    to: Name
+    at: AwareDatetime
+
+
+class PinBody(Body):
+    """Which backend to prefer, for how long, and whether whatever happens."""
+
+    backend: Name
+    for_: Duration = Field(default=14400.0, alias="for")
+    hard: bool = False
+
+
+class PauseBody(Body):
+    """For how long to observe only; until it is resumed if it is left out."""
+
+    for_: Duration | None = Field(default=None, alias="for")
+
+
+class MuteBody(Body):
+    """For how long to be silent about an incident."""
+
+    for_: Duration = Field(default=14400.0, alias="for")
+
+
+class NoBody(Body):
+    """Nothing."""
