@@ -26,7 +26,7 @@ _ALSO = ("MemoryCurrent", "StatusText", "Result", "ActiveEnterTimestamp", "LoadC
 
 @app.callback()
 def service() -> None:
-    """The systemd unit."""
+    """Install the daemon as a systemd unit, or look at it."""
 
 
 @app.command("install")
@@ -125,8 +125,8 @@ def _check_ground(given: Given, wanted: unit.Installation) -> None:
     )
     if hidden:
         raise ConfigError(
-            f"{hidden} is where the service's sandbox cannot see it; put aion under /opt/aion with a "
-            f"Python that is not in a home directory, and the configuration into {USUAL_CONFIG}"
+            f"{hidden} is where the service's sandbox cannot see it; put aion under /opt/aion with "
+            f"a Python that is not in a home directory, and the configuration into {USUAL_CONFIG}"
         )
     if os.geteuid() != 0:
         config = f" --config {wanted.config}" if given.config else ""
@@ -161,5 +161,5 @@ def _systemctl(*words: str, timeout_s: float) -> str:
         raise AionError(f"systemctl {words[0]} took over {timeout_s:.0f} s") from error
     if done.returncode != 0:
         said = " ".join(done.stderr.split()) or f"exit status {done.returncode}"
-        raise AionError(f"systemctl {words[0]}: {said}; journalctl -u aion -n 20 says more")
+        raise AionError(f"systemctl {words[0]}: {said}")
     return done.stdout
