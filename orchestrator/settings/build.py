@@ -1,0 +1,178 @@
+"""From settings that hold together to the carriers that the parts of the daemon take."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path as File
+
+from backends.base import Plan
+from jobs.deadman import DeadmanSettings
+from orchestrator.core.model import (
+    AlertPolicy,
+    Backend,
+    DnsPolicy,
+    Drift,
+    FleetConfig,
+    Service,
+    Tier,
+)
+from orchestrator.edge.alerts import AlertSettings, Channel
+from orchestrator.edge.dns.base import DnsSettings
+from orchestrator.settings import dnschecks, schema
+from orchestrator.settings.carriers import Config
+from orchestrator.settings.checks import url_of
+from orchestrator.settings.policies import policy
+from orchestrator.settings.positions import Path
+from orchestrator.settings.reading import Reading
+from orchestrator.settings.values import is_remote
+from orchestrator.web.carrier import WebSettings
+
+DEFAULT_SERVICE = "default"
+PROXY_TTL_S = 300.0  # Cloudflare's proxy: "within five minutes or less"
+
+
+def state_dir(environ: Mapping[str, str]) -> File:
+    """Say where state is kept: the first of $STATE_DIRECTORY, else ./var."""
+    given = environ.get("STATE_DIRECTORY", "").split(":")[0]
+    return (File(given) if given else File("var")).absolute()
+
+
+def build(reading: Reading, environ: Mapping[str, str]) -> Config:
+    """Make the carriers. The reading has no problems left."""
+    settings = reading.settings
+    state = state_dir(environ)
+    plans = {name: _plan(reading, name) for name in settings.backends}
+    backends = {name: plan.backend for name, plan in plans.items()}
+    server = settings.server
+    token = reading.secrets.get(("server", "admin_token"))
+    return Config(
+        fleet=FleetConfig(
+            backends=backends,
+            services=_services(settings, backends),
+            alerts=AlertPolicy(settings.alerts.remind_every, settings.alerts.escalate_after),
+            instance=settings.instance,
+            controls=len(settings.health.controls),
+        ),
+        plans=plans,
+        dns=_dns(reading),
+        alerts=_alerts(reading),
+        deadman=_deadman(reading),
+        controls=tuple(settings.health.controls),
+        web=WebSettings(
+            host=server.listen[0],
+            port=server.listen[1],
+            public_url=server.public_url,
+            admin_token_sha256=hashlib.sha256(token.encode()).digest() if token else b"",
+            metrics=server.metrics_listen,
+            max_age_s=settings.health.fast_interval,
+            body_limit=server.body_limit,
+            language=settings.language,
+        ),
+        database=f"sqlite:///{state / server.database.removeprefix('sqlite:///')}",
+        state_dir=state,
+        path=reading.document.path,
+        timezone=settings.timezone,
+        warnings=tuple(problem.text for problem in reading.warnings),
+    )
+
+
+def _plan(reading: Reading, name: str) -> Plan:
+    given = reading.settings.backends[name]
+    url = url_of(reading, name)
+    hidden = given.kind == dnschecks.API_KIND
+    backend = Backend(
+        name=name,
+        kind=given.kind,
+        engine=given.engine,
+        priority=given.priority,
+        tier=Tier(given.tier or ("paid" if hidden else "free")),
+        url=None if hidden else url,
+        models=tuple(given.models),
+        remote=is_remote(url) if url else False,
+        assignable=not hidden,
+        targets=dnschecks.targets(given.dns),
+        restart_url=given.restart_url,
+        warn_before_s=given.warn_before,
+        drain_margin_s=given.drain_margin,
+        health=policy(reading.settings, given.kind, url, given.health),
+    )
+    start: Path = ("backends", name)
+    secrets = {
+        ".".join(str(part) for part in path[2:]): value
+        for path, value in reading.secrets.items()
+        if path[:2] == start
+    }
+    return Plan(backend, reading.options[name], dict(given.models), secrets)
+
+
+def _services(settings: schema.Settings, backends: Mapping[str, Backend]) -> dict[str, Service]:
+    if not settings.services:
+        return {DEFAULT_SERVICE: Service(DEFAULT_SERVICE, _pool(None, backends))}
+    return {
+        name: Service(
+            name=name,
+            backends=_pool(service.backends, backends),
+            failback_after_s=service.failback_after,
+            dns=_dns_policy(service.dns) if service.dns else None,
+        )
+        for name, service in settings.services.items()
+    }
+
+
+def _pool(names: list[str] | None, backends: Mapping[str, Backend]) -> tuple[str, ...]:
+    """Order a pool by priority, then the place in the service's own list, then name."""
+    listed = sorted(backends) if names is None else names
+    return tuple(sorted(listed, key=lambda name: backends[name].priority))  # sorting keeps order
+
+
+def _dns_policy(dns: schema.Dns) -> DnsPolicy:
+    ttl = PROXY_TTL_S if dnschecks.proxied(dns) or dns.ttl is None else float(dns.ttl)
+    return DnsPolicy(dns.name, dnschecks.gateway(dns), Drift(dns.drift), ttl)
+
+
+def _dns(reading: Reading) -> tuple[DnsSettings, ...]:
+    return tuple(
+        DnsSettings(
+            service=name,
+            provider=dns.provider,
+            zone=dns.zone or "",
+            name=dns.name,
+            token=reading.secrets["services", name, "dns", "token"],
+            api=dnschecks.api(dns),
+            proxied=dnschecks.proxied(dns),
+            ttl=dns.ttl or 1,
+            drift=Drift(dns.drift),
+            username=dns.username,
+            resolver=dns.resolver,
+            instance=reading.settings.instance,
+            private=dns.private,
+        )
+        for name, service in reading.settings.services.items()
+        if (dns := service.dns) is not None
+    )
+
+
+def _alerts(reading: Reading) -> AlertSettings:
+    settings = reading.settings
+    channels: list[Channel] = []
+    if telegram := settings.alerts.telegram:
+        token = reading.secrets["alerts", "telegram", "token"]
+        channels.append(Channel("telegram", f"tgram://{token}/{telegram.chat}", telegram.api))
+    for number, credential in enumerate(settings.alerts.urls):
+        url = reading.secrets["alerts", "urls", number]
+        channels.append(Channel(credential.credential, url))
+    return AlertSettings(
+        channels=tuple(channels),
+        language=settings.language,
+        timezone=settings.timezone,
+        quiet=settings.alerts.quiet_hours,
+        public_url=settings.server.public_url,
+    )
+
+
+def _deadman(reading: Reading) -> DeadmanSettings | None:
+    deadman = reading.settings.deadman
+    if deadman is None:
+        return None
+    return DeadmanSettings(reading.secrets["deadman", "ping_url"], deadman.every)

@@ -1,0 +1,52 @@
+"""What the settings come to: one frozen value for each part of the daemon."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from backends.base import Plan
+from jobs.deadman import DeadmanSettings
+from orchestrator.core.model import FleetConfig
+from orchestrator.edge.alerts import AlertSettings
+from orchestrator.edge.dns.base import DnsSettings
+from orchestrator.settings.credentials import ensure_admin_token
+from orchestrator.web.carrier import WebSettings
+
+
+@dataclass(frozen=True)
+class Config:
+    """The configuration in force.
+
+    `database` is an absolute sqlite:/// URL. `path`: the file it was read from, if any. `warnings`
+    are lines for the operator about what is valid but will not do what one may expect.
+    `web.admin_token_sha256` is empty where the file names no token: see `with_admin_token`.
+    """
+
+    fleet: FleetConfig
+    plans: Mapping[str, Plan]
+    dns: tuple[DnsSettings, ...]
+    alerts: AlertSettings
+    deadman: DeadmanSettings | None
+    controls: tuple[str, ...]
+    web: WebSettings
+    database: str
+    state_dir: Path
+    path: Path | None
+    timezone: str
+    warnings: tuple[str, ...] = ()
+
+
+def with_admin_token(config: Config) -> tuple[Config, Path | None, bool]:
+    """Give the configuration an admin token if the file names none.
+
+    Returns it, the file that holds the token (None: a credential), and whether it was made just
+    now. Raises ConfigError.
+    """
+    if config.web.admin_token_sha256:
+        return config, None, False
+    token, path, made = ensure_admin_token(config.state_dir)
+    web = replace(config.web, admin_token_sha256=hashlib.sha256(token.encode()).digest())
+    return replace(config, web=web), path, made

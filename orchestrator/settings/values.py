@@ -1,0 +1,247 @@
+"""What a single value may look like: durations, addresses, names, times of day.
+
+Each type's check raises ValueError with the end of a sentence that begins with the key.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import ipaddress
+import re
+import zoneinfo
+from collections.abc import Callable
+from typing import Annotated, Any
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import BeforeValidator, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from orchestrator.settings.problems import nearest
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+CREDENTIAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)(ms|s|m|h|d)")
+_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_LONGEST_S = 3650 * 86400.0
+_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
+_LOCAL_SUFFIXES = (".local", ".lan", ".internal", ".home.arpa", ".localhost")
+_SHARED = ipaddress.ip_network("100.64.0.0/10")  # carrier-grade NAT (RFC 6598), Tailscale too
+
+
+def duration(text: object) -> float:
+    """Read `"250ms"`, `"90s"`, `"15m"`, `"12h"` or `"7d"` as seconds."""
+    match = _DURATION.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise ValueError(
+            'expected a duration in quotes, such as "250ms", "90s", "15m", "12h", "7d"'
+        )
+    seconds = float(match[1]) * _UNITS_S[match[2]]
+    if seconds > _LONGEST_S:
+        raise ValueError("at most ten years")
+    return seconds
+
+
+def positive(text: object) -> float:
+    """Read a duration that is more than nothing."""
+    if not (seconds := duration(text)):
+        raise ValueError("must be longer than zero")
+    return seconds
+
+
+def or_off(text: object) -> float | str:
+    """Read a duration, or the word `off`."""
+    return "off" if text == "off" else positive(text)
+
+
+def spoken(seconds: float) -> str:
+    """Write seconds as the shortest duration that `duration` reads back."""
+    for unit in ("d", "h", "m", "s"):
+        count = seconds / _UNITS_S[unit]
+        if count >= 1 and count == int(count):
+            return f"{int(count)}{unit}"
+    return f"{round(seconds * 1000)}ms" if seconds < 1 else f"{seconds:g}s"
+
+
+def timezone(text: object) -> str:
+    """Check the name of a time zone."""
+    name = _text(text)
+    if name == "UTC":
+        return name
+    try:
+        zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        known = zoneinfo.available_timezones()
+        hint = nearest(name, ()) or _zone_hint(name, known) if known else " (install tzdata)"
+        raise ValueError(f'no such time zone, expected one like "Europe/Lisbon"{hint}') from None
+    return name
+
+
+def _zone_hint(name: str, known: set[str]) -> str:
+    by_lower = {zone.lower(): zone for zone in known}
+    hint = nearest(name, by_lower)
+    for lower in re.findall(r"`(.+)`", hint):
+        return hint.replace(lower, by_lower[lower])
+    return ""
+
+
+def window(text: object) -> tuple[dt.time, dt.time]:
+    """Read `"23:30-07:30"`; the end may be on the next day."""
+    match = re.fullmatch(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)", _text(text))
+    if match is None:
+        raise ValueError('expected two times of day, such as "23:30-07:30"')
+    hours = [int(part) for part in match.groups()]
+    begin, end = dt.time(hours[0], hours[1]), dt.time(hours[2], hours[3])
+    if begin == end:
+        raise ValueError("begins and ends at the same time")
+    return begin, end
+
+
+def listen(text: object) -> tuple[str, int]:
+    """Read `"host:port"`; an IPv6 host stands in brackets. Port 0 takes any free one."""
+    host, colon, port = _text(text).rpartition(":")
+    if not colon or not re.fullmatch(r"\d{1,5}", port) or int(port) > 65535:  # noqa: PLR2004
+        raise ValueError('expected "host:port", such as "127.0.0.1:8765"')
+    bracketed = host.startswith("[") and host.endswith("]")
+    if bracketed and _ip(str(host[1:-1])) is not None:
+        return host[1:-1], int(port)
+    if ":" in host:
+        raise ValueError('an IPv6 address stands in brackets, such as "[::1]:8765"')
+    return hostname(host), int(port)
+
+
+def hostname(text: object) -> str:
+    """Check a DNS name or an IP address; give it in lower case without a final dot."""
+    name = _text(text).removesuffix(".").lower()
+    if _ip(name) is not None:
+        return name
+    labels = name.split(".")
+    if len(name) > 253 or not all(_LABEL.fullmatch(label) for label in labels):  # noqa: PLR2004
+        raise ValueError("not a host name")
+    if re.fullmatch(r"[\d.]+", name):
+        raise ValueError("not an IP address")
+    return name
+
+
+def address(version: int) -> Callable[[object], list[str]]:
+    """Make a check for one IP address, or a list of them."""
+
+    def check(given: object) -> list[str]:
+        found = given if isinstance(given, list) else [given]
+        for each in found:
+            ip = _ip(each) if isinstance(each, str) else None
+            if ip is None or ip.version != version:
+                raise ValueError(f"expected an IPv{version} address in quotes")
+        if not found or len(set(found)) < len(found):
+            raise ValueError("an empty list" if not found else "the same address twice")
+        return [str(_ip(str(each))) for each in found]
+
+    return check
+
+
+def url(text: object) -> str:
+    """Check an http:// or https:// address without a user name, query or fragment."""
+    return _web(text, query=False)
+
+
+def link(text: object) -> str:
+    """Check an http:// or https:// address that a human opens."""
+    return _web(text, query=True)
+
+
+def _web(text: object, *, query: bool) -> str:
+    given = _text(text)
+    if re.search(r"[\x00-\x20\x7f-\x9f\\]", given):
+        raise ValueError("an address holds no blanks or control characters")
+    try:
+        parts = urlsplit(given)
+        port = parts.port
+    except ValueError:
+        raise ValueError("not a valid address (look at the host and the port)") from None
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("expected an address that begins with http:// or https://")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("an address holds no user name or password; use a credential")
+    if port == 0:
+        raise ValueError("port 0 cannot be reached")
+    if not query and (parts.query or parts.fragment):
+        raise ValueError("an address here has no `?` or `#` part")
+    hostname(parts.hostname)
+    return given
+
+
+def is_remote(address: str) -> bool:
+    """Tell whether reaching a URL or host takes more than our own machine or local network."""
+    host = (split(address).hostname if "://" in address else address) or ""
+    ip = _ip(host)
+    if ip is not None:
+        near = ip.is_private or ip.is_loopback or ip.is_link_local
+        return not (near or (ip.version == 4 and ip in _SHARED))  # noqa: PLR2004
+    name = host.removesuffix(".").lower()
+    return "." in name and not name.endswith(_LOCAL_SUFFIXES)
+
+
+def split(address: str) -> SplitResult:
+    """Take an address that was checked apart."""
+    return urlsplit(address)
+
+
+def _ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("expected text in quotes")  # noqa: TRY004  # pydantic wants a ValueError
+    return value
+
+
+def models(given: object) -> dict[str, str]:
+    """Read a list of model names, or a table of ours = theirs."""
+    if isinstance(given, list):
+        pairs = [(name, name) for name in given]
+    elif isinstance(given, dict):
+        pairs = list(given.items())
+    else:
+        raise ValueError('expected a list of names, or a table { "our name" = "theirs" }')  # noqa: TRY004
+    for pair in pairs:
+        for name in pair:
+            if not isinstance(name, str) or not 0 < len(name) <= 200:  # noqa: PLR2004
+                raise ValueError("a model's name is text of 1 to 200 characters")
+            if not name.isprintable():
+                raise ValueError("a model's name holds no control characters")
+    if len({ours for ours, _ in pairs}) < len(pairs):
+        raise ValueError("the same model twice")
+    return dict(pairs)
+
+
+def _checked(check: Callable[[object], Any], schema: dict[str, Any]) -> tuple[Any, Any]:
+    def run(value: object) -> Any:
+        try:
+            return check(value)
+        except ValueError as error:
+            # Given as an argument: pydantic would read braces in the text as placeholders.
+            raise PydanticCustomError("value", "{said}", {"said": str(error)}) from None
+
+    return BeforeValidator(run), WithJsonSchema(schema)
+
+
+_TEXT = {"type": "string"}
+_LENGTH = {"type": "string", "pattern": r"^\d+(\.\d+)?(ms|s|m|h|d)$"}
+_LIST = {"type": "array", "items": _TEXT}
+_PAIRS = {"type": "object", "additionalProperties": _TEXT}
+
+Duration = Annotated[float, *_checked(duration, _LENGTH)]
+Interval = Annotated[float, *_checked(positive, _LENGTH)]
+Period = Annotated[float | str, *_checked(or_off, {"anyOf": [_LENGTH, {"const": "off"}]})]
+TimeZone = Annotated[str, *_checked(timezone, _TEXT)]
+Window = Annotated[tuple[dt.time, dt.time], *_checked(window, _TEXT)]
+Listen = Annotated[tuple[str, int], *_checked(listen, _TEXT)]
+Host = Annotated[str, *_checked(hostname, _TEXT)]
+Url = Annotated[str, *_checked(url, _TEXT)]
+Link = Annotated[str, *_checked(link, _TEXT)]
+IPv4 = Annotated[list[str], *_checked(address(4), {"anyOf": [_TEXT, _LIST]})]
+IPv6 = Annotated[list[str], *_checked(address(6), {"anyOf": [_TEXT, _LIST]})]
+Models = Annotated[dict[str, str], *_checked(models, {"anyOf": [_LIST, _PAIRS]})]
