@@ -36,12 +36,12 @@ def list_(ctx: typer.Context) -> None:
         output.data(seen["backends"])
         return
     output.table(
-        ("backend", "kind", "engine", "prio", "tier", "health", "for", "serves", "address"),
-        [_row(one, seen["as_of"]) for one in seen["backends"]],
+        ("backend", "kind", "engine", "prio", "tier", "health", "serves", "address"),
+        [_row(one) for one in seen["backends"]],
     )
 
 
-def _row(one: Mapping[str, Any], at: str) -> Row:
+def _row(one: Mapping[str, Any]) -> Row:
     return (
         Cell(one["name"], "strong" if one["serves"] else ""),
         one["kind"],
@@ -49,7 +49,6 @@ def _row(one: Mapping[str, Any], at: str) -> Row:
         str(one["priority"]),
         one["tier"],
         _health(one),
-        ago(one["since"], at),
         ", ".join(one["serves"]),
         one["url"] or "",
     )

@@ -16,7 +16,14 @@ from urllib.parse import urlencode, urlsplit
 
 from orchestrator.cli.output import clean
 from orchestrator.cli.where import find, operator
-from orchestrator.errors import AionError, BadReply, ConfigError, DaemonUnreachable, NotAllowed
+from orchestrator.errors import (
+    AionError,
+    BadReply,
+    ConfigError,
+    DaemonUnreachable,
+    Declined,
+    NotAllowed,
+)
 
 if TYPE_CHECKING:
     from orchestrator.cli.options import Given
@@ -45,7 +52,7 @@ class Client:
         self._token_hint = token_hint
         parts = urlsplit(self.url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ConfigError(f"{clean(url)} is not an http:// or https:// address")
+            raise Declined(f"{clean(url)} is not an http:// or https:// address")
         self._parts = parts
 
     def get(self, path: str, **query: Any) -> Any:

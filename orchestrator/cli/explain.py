@@ -52,12 +52,12 @@ def _show(output: Output, seen: Mapping[str, Any], as_of: str) -> None:
         output.line(Cell(f"If it did not only observe: {seen['would']}", "warn"))
     output.line()
     output.table(
-        ("backend", "health", "", "why"),
+        ("backend", "health", "can serve", "why"),
         [
             (
                 Cell(one["backend"], "strong" if one["serves"] else ""),
                 Cell(one["health"], HEALTH_STYLES.get(one["health"], "bad")),
-                "serves" if one["serves"] else "able" if one["able"] else "not able",
+                "serves" if one["serves"] else "yes" if one["able"] else "no",
                 one["note"],
             )
             for one in seen["candidates"]

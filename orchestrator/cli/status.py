@@ -65,9 +65,13 @@ def show(output: Output, seen: Mapping[str, Any]) -> None:
     _headline(output, seen)
     output.line()
     output.table(
-        ("service", "state", "served by", "for", "until", "next", "why"),
+        ("service", "state", "served by", "for", "until", "next"),
         [_service(service, seen, at) for service in seen["services"]],
     )
+    for service in seen["services"]:
+        if service["state"] != "serving":
+            would = f"; without that: {service['would']}" if service["would"] else ""
+            output.line(Cell(f"{service['name']}: {service['reason']}{would}", "dim"))
     output.line()
     output.table(
         ("backend", "health", "for", "ends", "serves", "what is known"),
@@ -110,7 +114,6 @@ def _service(service: Mapping[str, Any], seen: Mapping[str, Any], at: str) -> Ro
         ago(service["since"], at),
         until(ends.get(service["active"] or ""), at),
         _next(service, at),
-        f"{service['reason']}; {service['would']}" if service["would"] else service["reason"],
     )
 
 

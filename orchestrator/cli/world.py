@@ -1,7 +1,7 @@
 """The demo's world: three fake backends and a daemon as child processes, in a temporary folder.
 
 Everything here goes when the demo goes: on leaving the `World`, and, should the demo be killed
-outright, because each child asks the kernel to be told of its parent's death.
+outright, because each child notices its parent's death.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class World:
             "--port": str(self.ports.get(name, 0)),
             "--name": name,
             "--model": MODEL,
-            "--latency": str(part.latency_s),
+            "--latency": f"{part.latency_s * 1000:.0f}ms",
         }
         flat = [word for pair in options.items() for word in pair]
         process = await self._spawn(name, "backends.fake_server", *flat, "--with-parent")
@@ -151,7 +151,8 @@ class World:
                 "-m",
                 module,
                 *words,
-                stdin=asyncio.subprocess.DEVNULL,
+                # A backend ends when its stdin does, which is when we end, however we end.
+                stdin=asyncio.subprocess.DEVNULL if name == "daemon" else asyncio.subprocess.PIPE,
                 stdout=log if name == "daemon" else asyncio.subprocess.PIPE,
                 stderr=log,
                 env=self._environment(),
