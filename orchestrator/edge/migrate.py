@@ -97,6 +97,12 @@ def _upgrade(url: str, path: Path | None) -> dict[str, Any]:
             if found != tables.HEAD:
                 with connection.begin():
                     _run_revisions(connection)
+                    reached = schema.revision(connection, url)
+                    if reached != tables.HEAD:
+                        raise StoreError(
+                            f"the upgrades that came with this aion end at {reached}, not at"
+                            f" {tables.HEAD}; install it again"
+                        )
         return {"from": found, "to": tables.HEAD, "copy": str(kept) if kept else None}
     except sqlite.LIBRARY_ERRORS as error:
         raise sqlite.explain(error, url) from error

@@ -245,10 +245,12 @@ def shrink_log(connection: Connection) -> None:
 
 
 def vacuum(connection: Connection, pages: int) -> None:
-    """Give at most so many free pages back to the disk."""
+    """Give at most so many free pages back to the disk; outside any transaction."""
     raw = connection.connection.driver_connection
     if isinstance(raw, sqlite3.Connection):
-        raw.execute(f"PRAGMA incremental_vacuum({pages:d})").fetchall()  # a page for each step
+        # Not `execute`: each step frees one page, and that stops after the first.
+        raw.executescript(f"PRAGMA incremental_vacuum({pages:d})")
+        shrink_log(connection)
 
 
 def copy(source: sqlite3.Connection, path: Path) -> None:

@@ -293,7 +293,10 @@ class Store:
         for step in pruning.steps(now.at):
             while await self._do(step) >= pruning.AT_ONCE:
                 pass
-        await self._do(lambda connection: sqlite.vacuum(connection, VACUUM_PAGES))
+        await self._run(lambda: self._explained(self._vacuum))
+
+    def _vacuum(self) -> None:
+        sqlite.vacuum(self._open_connection(), VACUUM_PAGES)
 
     async def copy_to(self, path: Path) -> None:
         """Copy the database, as it is now, to a file that appears when it is whole."""

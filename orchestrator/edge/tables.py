@@ -77,6 +77,7 @@ class ServiceRow(Row, table=True):
     moves: str
     planned: str | None
     rotation: str | None
+    rotation_failed_at: float | None
     retry_at: float | None
 
 

@@ -63,6 +63,7 @@ def _services() -> None:
         sa.Column("moves", sa.String(), nullable=False),
         sa.Column("planned", sa.String(), nullable=True),
         sa.Column("rotation", sa.String(), nullable=True),
+        sa.Column("rotation_failed_at", sa.Float(), nullable=True),
         sa.Column("retry_at", sa.Float(), nullable=True),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_service")),
     )
