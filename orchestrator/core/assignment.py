@@ -101,7 +101,7 @@ def review(draft: Draft, name: str) -> None:
         moves=state.moves,
     )
     draft.stirred[name] = None
-    due = _soonest(draft, pool, choice)
+    due = _soonest(draft, pool, choice, state)
     if draft.observing():
         would = "" if choice.to == state.active else f"would move to {choice.to}: {choice.why}"
         if would and would != state.would:
@@ -153,9 +153,13 @@ def _confirmed(draft: Draft, service: Service, state: ServiceState) -> bool:
     return looked or waited
 
 
-def _soonest(draft: Draft, pool: list[Candidate], choice: Choice) -> float | None:
+def _soonest(
+    draft: Draft, pool: list[Candidate], choice: Choice, state: ServiceState
+) -> float | None:
     """Say when the choice may change with no new evidence."""
     times = [choice.review_at] if choice.review_at is not None else []
+    if state.pin is not None:
+        times.append(state.pin.until)
     for one in pool:
         state = draft.backend(one.name)
         times += _resets(state, draft.at)

@@ -184,7 +184,8 @@ def _stay_or_better(
             return Choice(
                 one.name, f"{one.name} is preferred and has been well long enough", voluntary=True
             )
-        review = due if review is None else min(review, due)
+        if due < float("inf"):
+            review = due if review is None else min(review, due)
     why = "is pinned and serves well" if pinned_here else "serves well"
     return Choice(incumbent.name, f"{incumbent.name} {why}", review_at=review)
 

@@ -157,17 +157,21 @@ def _compare_clocks(
 
 
 def _settle(draft: Draft) -> None:
-    """Note that everything was looked at once, or that we waited long enough for it."""
+    """Note that everybody is decided, or that we waited long enough for it."""
     if draft.world.settled:
         return
     waited = draft.at - draft.world.started_at >= START_S
-    if draft.fleet.unseen and not waited:
+    if not waited and (draft.fleet.unseen or any(map(_undecided, draft.fleet.backends.values()))):
         return
     draft.change_world(settled=True)
     for name in draft.config.services:
         draft.stale[name] = None
     for subject in ("", *draft.config.backends):
         draft.stirred[subject] = None
+
+
+def _undecided(state: BackendState) -> bool:
+    return state.health is Health.UNKNOWN and not state.denied and state.cooldown_until is None
 
 
 def _watch_isolation(draft: Draft) -> None:

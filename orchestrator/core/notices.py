@@ -123,7 +123,7 @@ def _of_world(draft: Draft) -> Iterator[Wrong]:
 def _of_backend(draft: Draft, name: str) -> Iterator[Wrong]:
     state, spec = draft.backend(name), draft.config.backends[name]
     params = {"backend": name, "reason": state.reason}
-    quiet = _explained(draft, name)
+    quiet = _explained(draft, name) or not draft.world.settled
     was_open = draft.incident(f"backend_down:{name}") is not None
     if state.health is Health.DOWN or (was_open and state.health not in ALIVE):
         yield Wrong("backend_down", name, Severity.WARNING, params, quiet=quiet)
