@@ -24,6 +24,7 @@ from orchestrator.edge.childside import serve
 from orchestrator.errors import AionError, StoreError, StoreFull, StoreTooNew
 
 COPIES = 3
+SCRIPTS = Path(__file__).parent / "migrations"
 _KINDS: dict[str, type[StoreError]] = {
     kind.__name__: kind for kind in (StoreError, StoreFull, StoreTooNew)
 }
@@ -112,7 +113,7 @@ def _upgrade(url: str, path: Path | None) -> dict[str, Any]:
 
 def _run_revisions(connection: Connection) -> None:
     config = import_module("alembic.config").Config()  # only here: see the module's docstring
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("script_location", str(SCRIPTS))
     config.attributes["connection"] = connection
     import_module("alembic.command").upgrade(config, "head")
 

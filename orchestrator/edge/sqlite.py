@@ -7,6 +7,7 @@ before migrations.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sqlite3
@@ -120,6 +121,13 @@ def explain(error: BaseException, url: str) -> StoreError:
     return StoreError(f"database {name} refused: {first or type(cause).__name__}")
 
 
+def _refused(what: str, error: OSError) -> StoreError:
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return StoreFull(f"{what}: disk full or quota reached; free some space")
+    remedy = "set server.database to a place we can write to"
+    return StoreError(f"{what}: {error.strerror or type(error).__name__}; {remedy}")
+
+
 class Lock:
     """Keeps a second daemon, or a migration, off a database file; the kernel drops it if we die."""
 
@@ -132,7 +140,8 @@ class Lock:
         try:
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
-            raise StoreError(f"cannot open {self._path}: {error.strerror}") from error
+            database = self._path.with_suffix("")
+            raise _refused(f"database {database} cannot be opened", error) from error
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -208,7 +217,7 @@ def make_folder(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
-        raise StoreError(f"folder {path.parent} cannot be made: {error.strerror}") from error
+        raise _refused(f"folder {path.parent} cannot be made", error) from error
 
 
 def make_private(path: Path) -> None:
@@ -216,7 +225,7 @@ def make_private(path: Path) -> None:
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     except OSError as error:
-        raise StoreError(f"database {path} cannot be opened: {error.strerror}") from error
+        raise _refused(f"database {path} cannot be opened", error) from error
 
 
 @contextmanager

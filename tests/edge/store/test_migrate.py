@@ -1,0 +1,214 @@
+import asyncio
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+
+from orchestrator.core.events import Turn
+from orchestrator.core.model import BackendState, Now
+from orchestrator.edge import migrate as module
+from orchestrator.edge import tables
+from orchestrator.edge.migrate import migrate, upgrade
+from orchestrator.edge.sqlite import Lock
+from orchestrator.edge.store import Store, inline
+from orchestrator.errors import StoreError, StoreTooNew
+
+NOW = Now(1.8e9, 1.8e9)
+SCHEMA = "select type, name, tbl_name from sqlite_master order by 1, 2"
+
+
+def ready(path: Path) -> str | None:
+    return asyncio.run(migrate(f"sqlite:///{path}", timeout_s=60))
+
+
+def columns(path: Path) -> dict:
+    """Everything SQLite knows of the tables: columns, types, keys, indexes, foreign keys."""
+    db = sqlite3.connect(path)
+    names = [row[0] for row in db.execute("select name from sqlite_master where type='table'")]
+    found = {"objects": db.execute(SCHEMA).fetchall()}
+    for name in names:
+        for pragma in ("table_xinfo", "index_list", "foreign_key_list"):
+            rows = db.execute(f"pragma {pragma}({name})").fetchall()
+            found[name, pragma] = sorted(rows) if pragma == "index_list" else rows
+        for index in db.execute(f"pragma index_list({name})").fetchall():
+            found[name, index[1]] = db.execute(f"pragma index_xinfo({index[1]})").fetchall()
+    found["autoincrement"] = sorted(
+        row[0]
+        for row in db.execute("select name from sqlite_master where sql like '%AUTOINCREMENT%'")
+    )
+    db.close()
+    return found
+
+
+def test_a_new_database_is_made_by_a_child_and_needs_none_the_next_time(database):
+    assert ready(database) is None
+    assert database.stat().st_mode & 0o077 == 0
+
+    async def go():
+        store = Store(f"sqlite:///{database}", inline())
+        await store.load()
+        await store.commit(Turn(), NOW)
+        assert await migrate(f"sqlite:///{database}", timeout_s=0.0) is None  # no child: no time
+        await store.close()
+
+    asyncio.run(go())
+    assert list(database.parent.glob("*.before-*")) == []
+
+
+def test_the_revisions_make_the_same_schema_as_the_tables(database, using, tmp_path):
+    async def nothing(_store, _saved):
+        pass
+
+    upgrade(f"sqlite:///{database}")
+    using(tmp_path / "created.db", nothing)
+    assert columns(database) == columns(tmp_path / "created.db")
+
+
+def test_the_revisions_known_are_those_there_are():
+    config = Config()
+    config.set_main_option("script_location", str(module.SCRIPTS))
+    scripts = ScriptDirectory.from_config(config)
+    assert tuple(s.revision for s in scripts.walk_revisions())[::-1] == tables.REVISIONS
+    assert scripts.get_heads() == [tables.HEAD]
+
+
+def test_the_daemon_never_imports_alembic():
+    code = (
+        "import sys, orchestrator.edge.store, orchestrator.edge.migrate;"
+        "sys.exit('alembic' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def stamp(path: Path, revision: str) -> None:
+    """Say that the database is at this revision."""
+    db = sqlite3.connect(path)
+    db.execute("update alembic_version set version_num=?", (revision,))
+    db.commit()
+    db.close()
+
+
+@pytest.fixture
+def first(database):
+    """A database at the first revision, with one backend in it."""
+    upgrade(f"sqlite:///{database}")
+
+    async def write():
+        store = Store(f"sqlite:///{database}", inline())
+        await store.load()
+        await store.commit(Turn(backends={"lab": BackendState("lab")}), NOW)
+        await store.close()
+
+    asyncio.run(write())
+    return database
+
+
+def test_a_newer_database_is_refused_without_a_child(first):
+    stamp(first, "0999")
+    with pytest.raises(StoreTooNew, match="0999.*0001"):
+        asyncio.run(migrate(f"sqlite:///{first}", timeout_s=0.0))
+    with pytest.raises(StoreTooNew):
+        upgrade(f"sqlite:///{first}")
+
+
+def test_a_child_that_finds_the_database_in_use_says_by_whom(database):
+    database.parent.mkdir()
+    lock = Lock(database)
+    lock.take()
+    with pytest.raises(StoreError, match=f"in use by process {os.getpid()}"):
+        ready(database)
+    lock.drop()
+
+
+def test_what_the_child_cannot_use_comes_back_as_the_same_line(database):
+    database.parent.mkdir()
+    database.write_bytes(b"dear diary, " * 500)
+    with pytest.raises(StoreError, match="is not a SQLite database"):
+        ready(database)
+    assert database.read_bytes() == b"dear diary, " * 500
+
+
+def test_a_store_does_not_open_what_was_not_migrated(database):
+    store = Store(f"sqlite:///{database}", inline())
+    with pytest.raises(StoreError, match="is at revision none, not 0001"):
+        asyncio.run(store.load())
+
+
+NEXT = """
+import os, signal
+import sqlalchemy as sa
+from alembic import op
+revision = "0002"
+down_revision = "0001"
+def upgrade():
+    op.add_column("world", sa.Column("extra", sa.String(), nullable=True))
+    op.execute("update backend set reason = 'moved'")
+    if os.environ.get("AION_TEST_DIE"):
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+DRIVER = """
+import json, shutil, sys
+from pathlib import Path
+from orchestrator.edge import migrate, tables
+tables.REVISIONS = ("0001", "0002"); tables.HEAD = "0002"
+migrate.SCRIPTS = Path(sys.argv[2])
+print(json.dumps(migrate.upgrade("sqlite:///" + sys.argv[1])))
+"""
+
+
+@pytest.fixture
+def next_version(tmp_path):
+    """next_version(path, die) upgrades with the aion to come, which has one revision more."""
+    scripts = tmp_path / "migrations"
+    (scripts / "versions").mkdir(parents=True)
+    ours = module.SCRIPTS
+    for file in (*ours.glob("*.py"), *ours.glob("versions/*.py")):
+        (scripts / file.relative_to(ours)).write_text(file.read_text())
+    (scripts / "versions" / "v0002_next.py").write_text(NEXT)
+
+    def run(path: Path, **env: str):
+        return subprocess.run(
+            [sys.executable, "-c", DRIVER, path, scripts],
+            env=os.environ | env, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+
+    return run
+
+
+def test_an_upgrade_keeps_a_copy_of_what_was(first, next_version):
+    for number in range(4):
+        (first.parent / f"aion.db.before-000{number}").write_text("old")
+        os.utime(first.parent / f"aion.db.before-000{number}", (number, number))
+    done = next_version(first)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    kept = Path(answer["copy"])
+    assert (answer["from"], answer["to"]) == ("0001", "0002")
+    copies = sorted(path.name for path in first.parent.glob("*.before-*"))
+    assert copies == ["aion.db.before-0001", "aion.db.before-0002", "aion.db.before-0003"]
+    query = "select version_num, reason from alembic_version, backend"
+    was, now = (sqlite3.connect(path).execute(query).fetchone() for path in (kept, first))
+    assert was == ("0001", "not looked at yet")
+    assert now == ("0002", "moved")
+
+
+def test_an_upgrade_killed_halfway_leaves_the_database_as_it_was(first, next_version):
+    schema = columns(first)
+    done = next_version(first, AION_TEST_DIE="1")
+    assert done.returncode == -9
+    assert columns(first) == schema
+
+    async def go():
+        store = Store(f"sqlite:///{first}", inline())
+        saved = await store.load()
+        assert saved.backends["lab"].reason == "not looked at yet"
+        await store.close()
+
+    asyncio.run(go())
+    assert next_version(first).returncode == 0
