@@ -55,7 +55,8 @@ def environment(environ: Mapping[str, str], file: Mapping[str, Any], known: set[
         if parts[0] not in known:
             hint = nearest(parts[0], known)
             if variable not in _OURS and (len(parts) > 1 or hint):
-                text = f"unknown key{hint.replace('`', '')}"
+                hint = re.sub("`(.+)`", lambda match: PREFIX + match[1].upper(), hint)
+                text = f"unknown key{hint}"
                 layer.origins[("", variable)] = shown(variable)
                 layer.problems.append(Problem(("", variable), text))
             continue

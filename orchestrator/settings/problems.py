@@ -120,6 +120,17 @@ def render(
     return "\n".join([head, *(entry[2] for entry in entries)])
 
 
+def located(problems: Iterable[Problem], places: Places) -> list[dict[str, object]]:
+    """List problems for a program: line and column count from 1, None where there is no place."""
+    found: list[dict[str, object]] = []
+    for problem in problems:
+        mark = _place(problem, places)
+        line, column = (mark.line, mark.column + 1) if mark else (None, None)
+        key = dotted(problem.path) or None
+        found.append({"line": line, "column": column, "key": key, "text": problem.text})
+    return found
+
+
 def _origin(path: Path, origins: Mapping[Path, str]) -> str | None:
     return next((origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in origins), None)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import BeforeValidator, WithJsonSchema
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from orchestrator.settings.problems import nearest
@@ -217,7 +217,13 @@ def models(given: object) -> dict[str, str]:
     return dict(pairs)
 
 
-def _checked(check: Callable[[object], Any], schema: dict[str, Any]) -> tuple[Any, Any]:
+def _checked(
+    check: Callable[[object], Any],
+    schema: dict[str, Any],
+    write: Callable[[Any], Any] = lambda value: value,
+) -> tuple[Any, ...]:
+    """Say how a value is read, what editors are told, and how it is written in the file."""
+
     def run(value: object) -> Any:
         try:
             return check(value)
@@ -225,7 +231,16 @@ def _checked(check: Callable[[object], Any], schema: dict[str, Any]) -> tuple[An
             # Given as an argument: pydantic would read braces in the text as placeholders.
             raise PydanticCustomError("value", "{said}", {"said": str(error)}) from None
 
-    return BeforeValidator(run), WithJsonSchema(schema)
+    return BeforeValidator(run), WithJsonSchema(schema), PlainSerializer(write)
+
+
+def _window_text(times: tuple[dt.time, dt.time]) -> str:
+    return "-".join(f"{time:%H:%M}" for time in times)
+
+
+def _listen_text(where: tuple[str, int]) -> str:
+    host, port = where
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 _TEXT = {"type": "string"}
@@ -233,12 +248,19 @@ _LENGTH = {"type": "string", "pattern": r"^\d+(\.\d+)?(ms|s|m|h|d)$"}
 _LIST = {"type": "array", "items": _TEXT}
 _PAIRS = {"type": "object", "additionalProperties": _TEXT}
 
-Duration = Annotated[float, *_checked(duration, _LENGTH)]
-Interval = Annotated[float, *_checked(positive, _LENGTH)]
-Period = Annotated[float | str, *_checked(or_off, {"anyOf": [_LENGTH, {"const": "off"}]})]
+Duration = Annotated[float, *_checked(duration, _LENGTH, spoken)]
+Interval = Annotated[float, *_checked(positive, _LENGTH, spoken)]
+Period = Annotated[
+    float | str,
+    *_checked(
+        or_off,
+        {"anyOf": [_LENGTH, {"const": "off"}]},
+        lambda value: value if value == "off" else spoken(value),
+    ),
+]
 TimeZone = Annotated[str, *_checked(timezone, _TEXT)]
-Window = Annotated[tuple[dt.time, dt.time], *_checked(window, _TEXT)]
-Listen = Annotated[tuple[str, int], *_checked(listen, _TEXT)]
+Window = Annotated[tuple[dt.time, dt.time], *_checked(window, _TEXT, _window_text)]
+Listen = Annotated[tuple[str, int], *_checked(listen, _TEXT, _listen_text)]
 Host = Annotated[str, *_checked(hostname, _TEXT)]
 Url = Annotated[str, *_checked(url, _TEXT)]
 Link = Annotated[str, *_checked(link, _TEXT)]

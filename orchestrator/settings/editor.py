@@ -1,0 +1,47 @@
+"""A JSON Schema of `aion.toml`, for editors: completion, one line on each key, wrong ones marked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backends import ENGINES, KINDS
+from backends import options as options_of
+from orchestrator.settings.schema import Backend, Settings
+
+
+def schema() -> dict[str, Any]:
+    """Make the schema; each kind of backend has its own keys."""
+    found = Settings.model_json_schema(by_alias=True)
+    definitions: dict[str, Any] = found["$defs"]
+    found["properties"].pop("backups", None)
+    common = Backend.model_json_schema(by_alias=True)
+    definitions.pop("Backend", None)
+    definitions |= common.pop("$defs", {})
+    kinds = []
+    for kind in KINDS:
+        own = options_of(kind).model_json_schema(by_alias=True)
+        definitions |= own.pop("$defs", {})
+        definitions[f"backend_{kind}"] = _of_kind(kind, common, own)
+        kinds.append({"$ref": f"#/$defs/backend_{kind}"})
+    found["properties"]["backends"] = {
+        "type": "object",
+        "description": "The places that can serve the model.",
+        "additionalProperties": {"anyOf": kinds},
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **found,
+        "title": "aion.toml",
+    }
+
+
+def _of_kind(kind: str, common: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    properties = {**common["properties"], **own.get("properties", {})}
+    properties["kind"] = {"const": kind, "description": "How it lives."}
+    properties["engine"] = {**properties["engine"], "enum": list(ENGINES)}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": sorted({*common.get("required", ()), *own.get("required", ())}),
+        "additionalProperties": False,
+    }
