@@ -6,6 +6,7 @@ The full settings cost a third of a second to load and check; a verb needs two v
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -89,7 +90,7 @@ def _token(
             hidden.append(path)
         except OSError:
             continue
-    if value := os.environ.get("AION_CREDENTIAL_" + str(name).upper().replace("-", "_")):
+    if value := os.environ.get(f"AION_CREDENTIAL_{re.sub('[^A-Z0-9]', '_', str(name).upper())}"):
         return value.strip(), "it was taken from the environment"
     if hidden:
         return None, f"{hidden[0]} is not yours to read: try with sudo, or give --token-file"
@@ -103,8 +104,8 @@ def _token_files(name: str, config: Path | None, *, made: bool) -> Iterator[Path
     if config is not None:
         yield config.parent / "credentials" / name
     if made:
-        state = os.environ.get("STATE_DIRECTORY")
-        for place in (Path(state) if state else Path("var"), Path("/var/lib/aion")):
+        state = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
+        for place in (Path(state or "var"), Path("/var/lib/aion")):
             yield place / TOKEN_NAME
 
 
