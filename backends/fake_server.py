@@ -24,6 +24,7 @@ from backends.durations import seconds
 
 MOST: Final = 1_000_000  # bytes of a request's body
 HEAD: Final = 65536
+ENDINGS: Final = (OSError, EOFError, ValueError, asyncio.LimitOverrunError, asyncio.CancelledError)
 REASONS: Final = {200: "OK", 400: "Bad Request", 404: "Not Found", 503: "Service Unavailable"}
 
 
@@ -60,7 +61,7 @@ class Server:
             self._server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, EOFError, ValueError, asyncio.LimitOverrunError):
+        with contextlib.suppress(*ENDINGS):
             while await self._one(reader, writer):
                 pass
         writer.close()

@@ -11,9 +11,9 @@ from backends.base import Plan, Ports, Reply
 from backends.engines.answers import (
     OK,
     Finding,
+    explanation,
     failed,
     parse,
-    plain,
     refusal,
     stranger,
 )
@@ -69,8 +69,8 @@ def read_canary(engine: Engine, reply: Reply, wall: float, done: bool) -> Findin
 
 
 def _said(reply: Reply) -> str:
-    body = reply.body[:120].decode("utf-8", "replace")
-    return f": {plain(body, 80)}" if body else ""
+    said = explanation(reply)
+    return f" ({said})" if said else ""
 
 
 class Asker:

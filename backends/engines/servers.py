@@ -105,11 +105,11 @@ def _llamacpp_model(one: dict[str, Any]) -> Listed:
     also = tuple(a for a in aliases if isinstance(a, str)) if isinstance(aliases, list) else ()
     status = _field(one, "status")
     value = _field(status, "value")
-    if value in {"loading", "downloading"}:
+    if value in ("loading", "downloading"):
         return Listed(one["id"], also, "loading")
     if _field(status, "failed"):
         return Listed(one["id"], also, "failed", f"exit code {plain(status.get('exit_code'), 12)}")
-    if value in {"unloaded", "sleeping"}:
+    if value in ("unloaded", "sleeping"):
         return Listed(one["id"], also, "idle", "its model loads at the first request")
     return Listed(one["id"], also)
 
@@ -189,7 +189,7 @@ TEXTGEN: Final = Engine(
 
 def _litellm_ready(reply: Reply) -> Finding:
     status = _field(parse(reply), "status")
-    if status in {"healthy", "connected", "ready"}:
+    if status in ("healthy", "connected", "ready"):
         return OK
     if isinstance(status, str):
         return failed(f"says it is “{plain(status, NAME)}”")

@@ -1,0 +1,97 @@
+"""What tests of backends stand on: a clock to set, an HTTP client that answers from a table, plans."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import backends
+from backends.base import Plan, Ports, Reply
+from orchestrator.core.model import Backend, HealthPolicy
+from orchestrator.errors import Unreachable
+
+
+@dataclass
+class HandClock:
+    now: float = 1_800_000_000.0
+
+    def steady(self) -> float:
+        return self.now
+
+    def wall(self) -> float:
+        return self.now
+
+    def boot(self) -> float:
+        return self.now
+
+
+Answer = Reply | str | Callable[[], Reply]
+
+
+@dataclass
+class TableHttp:
+    """Answers by path; a text instead of a reply is how the request fails."""
+
+    answers: Mapping[str, Answer]
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    sent: list[tuple[str, Mapping[str, str], bytes | None]] = field(default_factory=list)
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        timeout_s: float,
+        max_bytes: int = 65536,
+    ) -> Reply:
+        self.sent.append((url, headers or {}, body))
+        path = "/" + url.split("://", 1)[1].partition("/")[2]
+        self.asked.append((method, path))
+        answer = self.answers.get(path, reply(404, {"error": "not found"}))
+        if isinstance(answer, str):
+            raise Unreachable(answer)
+        return answer if isinstance(answer, Reply) else answer()
+
+    async def connect(self, host: str, port: int, *, timeout_s: float) -> float:
+        answer = self.answers.get(f"{host}:{port}", "connection refused")
+        if isinstance(answer, str):
+            raise Unreachable(answer)
+        return 0.001
+
+
+def reply(status: int, body: Any = "", headers: Mapping[str, str] | None = None) -> Reply:
+    import json
+
+    content = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+    return Reply(status, dict(headers or {}), content, 0.01)
+
+
+def plan(
+    kind: str = "static",
+    engine: str = "openai",
+    *,
+    models: Mapping[str, str] | None = None,
+    secrets: Mapping[str, str] | None = None,
+    policy: HealthPolicy | None = None,
+    **keys: Any,
+) -> Plan:
+    given = {"static": {"url": "http://10.0.0.5:8080"}, "fake": {}}.get(
+        kind, {"base_url": "https://api.example.org/v1"}
+    )
+    options = backends.options(kind)(**{**given, **keys})
+    backend = Backend(
+        "lab", kind, engine, models=tuple(models or ()), health=policy or HealthPolicy()
+    )
+    return Plan(backend, options, models or {}, secrets or {})
+
+
+def ports(http: Any, clock: HandClock | None = None) -> Ports:
+    return Ports(http, clock or HandClock(), random.Random(1))
+
+
+def driver(http: Any, made: Plan, clock: HandClock | None = None) -> Any:
+    return backends.driver(made, ports(http, clock))
