@@ -143,7 +143,7 @@ def plan(found: Sequence[Record], publication: Publication, place: Place, now: f
     if blocked and blocked.verdict is not Verdict.CHANGE:
         return blocked
     changes = _diff(standing, wanted, publication, place)
-    ids = tuple(r.id for r in standing if r.id)
+    ids = tuple(sorted(r.id for r in standing if r.id))
     correction = bool(blocked and blocked.correction)
     return _judged(changes, ids, wanted, publication, correction=correction, place=place)
 

@@ -37,7 +37,7 @@ _CLIENT_ERRORS = range(400, 500)
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How often it looks, in seconds. A bad verdict is looked at twice, `recheck_s` apart."""
+    """How often it looks, in seconds. A change by others is looked at twice, `recheck_s` apart."""
 
     watch_s: float = 60.0
     recheck_s: float = 2.0
@@ -45,6 +45,7 @@ class Pace:
     echo_max_s: float = 5.0
     retry_s: float = 0.5  # first wait after a failure; doubles
     retry_max_s: float = 30.0
+    attempt_s: float = ATTEMPT_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ class Reconciler:
         if frozen and self._would is None:
             return self._pace.watch_s
         try:
-            found = await _in_time(self._provider.read(self._name))
+            found = await self._in_time(self._provider.read(self._name))
             delay = await self._act(found)
         except AionError as error:
             return await self._failed(error)
@@ -139,9 +140,12 @@ class Reconciler:
             return self._pace.watch_s
         if plan.verdict is Verdict.IN_PLACE:
             return await self._confirm(plan, pub)
-        # a read may still show what was there before our own write
-        if plan.verdict in (Verdict.CHANGE, Verdict.DRIFT) and self._settling(pub):
+        if self._stale(plan, pub):
             return self._echo()
+        theirs = plan.correction or plan.verdict in (Verdict.DRIFT, Verdict.FOREIGN)
+        if theirs and self._suspected != plan.reason:
+            self._suspected = plan.reason  # one read may be wrong: look twice
+            return self._pace.recheck_s
         if plan.verdict is Verdict.CHANGE:
             return await self._change(plan, pub)
         return await self._object(plan, pub)
@@ -168,8 +172,9 @@ class Reconciler:
             return 0.0
         self._wrote = (pub.wanted, pub.wanted_epoch)
         self._wrote_at = asyncio.get_running_loop().time()
+        self._echoes = 0
         try:
-            await _in_time(self._provider.apply(self._name, plan))
+            await self._in_time(self._provider.apply(self._name, plan))
         except AionError as error:
             if self._provider.rewrites or isinstance(error, NotSent | Throttled | NotAllowed):
                 self._wrote = None  # the next read says whether to send it again
@@ -177,10 +182,7 @@ class Reconciler:
         return 0.0  # read it back
 
     async def _object(self, plan: Plan, pub: Publication) -> float:
-        """Report what stands in the way, once it was seen twice."""
-        if plan.verdict in (Verdict.DRIFT, Verdict.FOREIGN) and self._suspected != plan.reason:
-            self._suspected = plan.reason
-            return self._pace.recheck_s
+        """Report what stands in the way."""
         trouble = _TROUBLES[plan.verdict]
         if plan.outbid or (pub.trouble, pub.detail) != (trouble, plan.reason):
             await self._report(
@@ -209,6 +211,14 @@ class Reconciler:
                 except AionError:
                     return delay  # the loop cannot store it; the next failure says it again
         return delay
+
+    async def _in_time(self, work: Awaitable[T]) -> T:
+        limit_s = self._pace.attempt_s
+        try:
+            async with asyncio.timeout(limit_s):
+                return await work
+        except TimeoutError as error:
+            raise Unreachable(f"the DNS provider did not answer within {limit_s} s") from error
 
     # ── waiting ─────────────────────────────────────────────────────────────────────────────────
 
@@ -248,11 +258,15 @@ class Reconciler:
                 self._wrote, self._wrote_at = sent, asyncio.get_running_loop().time()
         return self._not_before - now
 
-    def _settling(self, pub: Publication) -> bool:
-        if self._wrote != (pub.wanted, pub.wanted_epoch):
+    def _stale(self, plan: Plan, pub: Publication) -> bool:
+        """Say whether this read may still show what stood there before our own last write."""
+        if self._wrote is None:
             return False
         since = asyncio.get_running_loop().time() - self._wrote_at
-        return since < self._provider.settle_s
+        if since >= self._provider.settle_s:
+            return False
+        same = self._wrote == (pub.wanted, pub.wanted_epoch)
+        return plan.verdict is Verdict.DRIFT or (plan.verdict is Verdict.CHANGE and same)
 
     def _echo(self) -> float:
         delay = self._pace.echo_s * 2.0 ** min(self._echoes, 20)
@@ -285,11 +299,3 @@ def _trouble(error: AionError) -> DnsTrouble:
         and error.status in _CLIENT_ERRORS
     )
     return DnsTrouble.REFUSED if refused else DnsTrouble.UNREACHABLE
-
-
-async def _in_time(work: Awaitable[T]) -> T:
-    try:
-        async with asyncio.timeout(ATTEMPT_S):
-            return await work
-    except TimeoutError as error:
-        raise Unreachable(f"the DNS provider did not answer within {ATTEMPT_S} s") from error
