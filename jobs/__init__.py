@@ -1,1 +1,18 @@
-"""What runs by the clock."""
+"""What is done on a schedule. Probes are not here: the loop's pacer sends them."""
+
+from __future__ import annotations
+
+from jobs import deadman, housekeeping
+from jobs.base import Job
+
+SCHEDULE: tuple[Job, ...] = (
+    Job("deadman", deadman.trigger, deadman.run, heavy=False, misfire_grace_s=60, catch_up=False),
+    Job(
+        "housekeeping",
+        housekeeping.trigger,
+        housekeeping.run,
+        heavy=True,
+        misfire_grace_s=3600,
+        catch_up=True,
+    ),
+)

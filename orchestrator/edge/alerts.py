@@ -52,6 +52,11 @@ class Channel:
     api: str = ""
 
 
+def channel_row(channel: Channel) -> dict[str, str]:
+    """Return a channel as `notify` takes it."""
+    return {"name": channel.name, "url": channel.url, "api": channel.api}
+
+
 @dataclass(frozen=True, slots=True)
 class AlertSettings:
     """Who is told, how and when. `quiet`: start and end by the clock of `timezone`."""
@@ -226,7 +231,7 @@ class Courier:
             "mode": mode,
             "title": message.title,
             "body": message.body,
-            "channels": [{"name": c.name, "url": c.url, "api": c.api} for c in channels],
+            "channels": [channel_row(channel) for channel in channels],
         }
         try:
             timeout_s = CHILD_S + CHANNEL_S * len(channels)

@@ -1,0 +1,58 @@
+"""What a job is, and what it may use.
+
+Nothing heavy is imported here: settings and the command line read these names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from orchestrator.core.model import Now
+
+if TYPE_CHECKING:
+    from apscheduler.triggers.base import BaseTrigger
+
+    from jobs.deadman import DeadmanSettings
+
+
+class Shelf(Protocol):
+    """What housekeeping needs of the store."""
+
+    async def flush(self) -> None: ...
+
+    async def prune(self, now: Now) -> object: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What jobs may use of the daemon.
+
+    `now`: the loop's clock. `name_ok`: asks for us through our own public name and says whether we
+    answered. `timezone`: whose clock `cron` means.
+    """
+
+    now: Callable[[], Now]
+    timezone: str
+    store: Shelf
+    name_ok: Callable[[], Awaitable[bool]]
+    deadman: DeadmanSettings | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Something done on a schedule.
+
+    `trigger` makes the schedule, None when the configuration has no use for the job. `run` returns
+    one line for the record; it raises `AionError` for what it could not do, and anything else it
+    raises is a crash. `heavy`: never two of these at once. `misfire_grace_s`: how late it may still
+    start. `catch_up`: made up for, once, when it was missed while the daemon was down.
+    """
+
+    name: str
+    trigger: Callable[[Tools], BaseTrigger | None]
+    run: Callable[[Tools], Awaitable[str]]
+    heavy: bool
+    misfire_grace_s: int
+    catch_up: bool
