@@ -82,7 +82,8 @@ class JobRun:
 
 
 @lru_cache
-def _upsert(dialect: str, into: Table) -> Any:
+def upserting(dialect: str, into: Table) -> Any:
+    """Make the statement that inserts rows or replaces those with the same primary key."""
     make = postgresql_insert if dialect == "postgresql" else sqlite_insert
     statement = make(into)
     keys = [column.name for column in into.primary_key]
@@ -91,9 +92,9 @@ def _upsert(dialect: str, into: Table) -> Any:
 
 
 def upsert(connection: Connection, into: Table, values: Sequence[Mapping[str, Any]]) -> None:
-    """Insert rows, replacing those with the same primary key. Every column must be given."""
+    """Insert or replace rows. Every column must be given."""
     if values:
-        connection.execute(_upsert(connection.dialect.name, into), values)
+        connection.execute(upserting(connection.dialect.name, into), values)
 
 
 def _remove(connection: Connection, from_: Table, column: str, names: Iterable[str]) -> None:

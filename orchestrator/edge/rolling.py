@@ -193,6 +193,8 @@ class Rolling:
 
     def absorb(self, hour: int, stored: Iterable[Tally]) -> None:
         """Add what an earlier life of the daemon counted in this hour."""
+        if hour in self._read:
+            return
         for tally in stored:
             track = self._tracks.get(tally.backend)
             if track is None:

@@ -73,14 +73,17 @@ def engine_for(url: str) -> Engine:
     """Make an engine whose every transaction is one that we began, and every connection is set up.
 
     Python's own sqlite3 begins transactions late and leaves DDL out of them; here `BEGIN
-    IMMEDIATE` is sent when SQLAlchemy begins one, so a writer in the way is met at once.
+    IMMEDIATE` is sent when SQLAlchemy begins one, so a writer in the way is met at once. It is
+    waited for `timeout` seconds (`sqlite:///aion.db?timeout=5`).
     """
-    if make_url(url).get_backend_name() != "sqlite":
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite":
         return create_engine(url)
+    patience_s = float(str(parsed.query.get("timeout", BUSY_S)))
     engine = create_engine(
         url,
         poolclass=NullPool,
-        connect_args={"isolation_level": None, "timeout": BUSY_S, "check_same_thread": True},
+        connect_args={"isolation_level": None, "timeout": patience_s, "check_same_thread": True},
     )
     event.listen(engine, "connect", _set_up)
     event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))

@@ -8,6 +8,7 @@ The SQL is in `queries.py`, what is SQLite's own in `sqlite.py`.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
@@ -81,6 +82,7 @@ class Store:
         self._engine: Engine | None = None
         self._connection: Connection | None = None
         self._rolling = Rolling()
+        self._flushing = asyncio.Lock()  # an hour absorbed twice would count double
         self._tallied_at = 0.0
         self._full = False
 
@@ -226,11 +228,14 @@ class Store:
     async def flush(self, *, everything: bool = False) -> None:
         """Write observations: changes now, tallies every 10 s or with `everything`.
 
-        Called every second or two, by one task. While the disk is full nothing is written and
-        nothing but detail is lost: tallies go on in memory.
+        Called every second or two. While the disk is full nothing is written and nothing but detail
+        is lost: tallies go on in memory.
         """
-        if self._full and not await self._run(self._room_again):
-            return
+        async with self._flushing:
+            if not self._full or await self._run(self._room_again):
+                await self._flush(everything)
+
+    async def _flush(self, everything: bool) -> None:
         rolling = self._rolling
         for hour in sorted(rolling.unread()):
             stored = await self._do(partial(queries.tallies, hour=hour))
@@ -291,7 +296,7 @@ class Store:
     async def prune(self, now: Now) -> None:
         """Let go of what is old, in short transactions, and give the room back to the disk."""
         for step in pruning.steps(now.at):
-            while await self._do(step) >= pruning.AT_ONCE:
+            while await self._intend(step) >= pruning.AT_ONCE:
                 pass
         await self._run(lambda: self._explained(self._vacuum))
 
@@ -300,10 +305,13 @@ class Store:
 
     async def copy_to(self, path: Path) -> None:
         """Copy the database, as it is now, to a file that appears when it is whole."""
-        await self._run(lambda: self._explained(lambda: self._copy(path)))
+        await self._run(lambda: self._copy(path))
 
     def _copy(self, path: Path) -> None:
         raw = self._open_connection().connection.driver_connection
         if not isinstance(raw, sqlite3.Connection):
             raise StoreError("only a SQLite database can be copied; use pg_dump")
-        sqlite.copy(raw, path)
+        try:
+            sqlite.copy(raw, path)
+        except sqlite.LIBRARY_ERRORS as error:
+            raise StoreError(f"no copy of the database at {path}: {error}") from error

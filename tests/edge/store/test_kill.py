@@ -13,7 +13,11 @@ def test_a_daemon_killed_anywhere_leaves_a_whole_number_of_turns(database):
     delays = [str(500 + 377 * life) for life in range(LIVES)]
     script = Path(__file__).with_name("killed.py")
     done = subprocess.run(
-        [sys.executable, script, database, *delays], capture_output=True, text=True, timeout=100
+        [sys.executable, script, database, *delays],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=100,
     )
     assert done.returncode == 0, done.stderr
     lives = [json.loads(line) for line in done.stdout.splitlines()]

@@ -1,3 +1,4 @@
+import asyncio
 import sqlite3
 
 import pytest
@@ -8,6 +9,7 @@ from orchestrator.core.events import Entry, Turn
 from orchestrator.core.model import Now, Observation, Source, Verdict
 from orchestrator.edge import pruning
 from orchestrator.edge.rolling import CHANGES, LATEST, Rolling, Tally
+from orchestrator.edge.runners import in_thread
 
 HOUR = 3600.0
 START = 500_000 * HOUR
@@ -62,6 +64,20 @@ def test_an_hour_goes_on_after_a_restart(database, using):
 
     using(database, half)
     using(database, rest)
+
+
+def test_flushing_from_two_places_at_once_counts_nothing_twice(database, using):
+    async def before(store, _saved):
+        store.observe(seen(), START + 1)
+
+    async def at_once(store, _saved):
+        store.observe(seen(), START + 2)
+        await asyncio.gather(*(store.flush(everything=True) for _ in range(4)))
+        (hour,) = (await store.history("lab")).hours
+        assert hour.ok == 2
+
+    using(database, before)
+    using(database, at_once, run=in_thread)
 
 
 def test_changes_are_a_ring_that_goes_on_after_a_restart(database, using):

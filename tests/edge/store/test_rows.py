@@ -5,9 +5,11 @@ from typing import get_type_hints
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import CreateTable
 
 from orchestrator.core import model
-from orchestrator.edge import rows, tables
+from orchestrator.edge import queries, rows, tables
 
 texts = st.text(st.characters(exclude_characters="\x00", exclude_categories=("Cs",)), max_size=12)
 times = st.floats(allow_nan=False)
@@ -100,3 +102,12 @@ def test_a_row_that_makes_no_sense_is_a_value_error():
 
 def test_no_table_is_without_a_primary_key():
     assert all(t.primary_key.columns for t in tables.Row.metadata.tables.values())
+
+
+@pytest.mark.parametrize("name", sorted(tables.Row.metadata.tables))
+def test_every_table_and_its_upsert_can_be_said_to_postgresql(name):
+    dialect = postgresql.dialect()
+    table = rows.table(name)
+    assert f"CREATE TABLE {name}" in str(CreateTable(table).compile(dialect=dialect))
+    said = str(queries.upserting("postgresql", table).compile(dialect=dialect))
+    assert "ON CONFLICT" in said
