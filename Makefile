@@ -10,13 +10,15 @@ SELF := $(PY) -m pip --disable-pip-version-check install -qq --no-deps --no-buil
 CODE := orchestrator backends jobs tests $(wildcard benchmarks)
 LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet
 
-.PHONY: help setup run test unit lint bench lock clean
+.PHONY: help setup runtime run test unit lint bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## say what there is
 	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 18
 
 setup: $(VENV)/.dev ## create .venv with everything, tests and linters included
+
+runtime: $(VENV)/.run ## create .venv with only what the daemon needs
 
 run: $(VENV)/.run ## start the daemon on ./aion.toml, or the demo world if there is none
 	@if [ -f aion.toml ]; then \

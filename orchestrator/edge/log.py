@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 import sys
 import traceback
@@ -145,7 +146,7 @@ class Log:
         if value is None or isinstance(value, bool | int):
             return value
         if isinstance(value, float):
-            return value if abs(value) != float("inf") and value == value else str(value)  # noqa: PLR0124 NaN
+            return value if math.isfinite(value) else str(value)
         if depth > 0 and isinstance(value, Mapping):
             some = list(value.items())[:FIELDS]
             return {self._text(k, 64): self._value(v, depth - 1) for k, v in some}
