@@ -18,6 +18,7 @@ from orchestrator.core.model import Observation, Source, Verdict
 
 JITTER = 0.1
 IN_FLIGHT = 1000  # probes under way at once; more wait their turn
+NEEDLESS_S = 1.0  # a canary not due for longer than this is put off
 PATIENCE = 4.0  # a driver that takes this many time-outs is stuck
 
 log = structlog.get_logger()
@@ -51,6 +52,7 @@ class Pacer:
         self._due: dict[Key, float] = {}
         self._running: dict[Key, asyncio.Task[None]] = {}
         self._again: set[Key] = set()
+        self._wanted: set[Key] = set()  # asked for, so not put off
         self._seq = 0
         self._woken = asyncio.Event()
         self.late_s = 0.0  # how late the latest look started
@@ -78,6 +80,7 @@ class Pacer:
         if key in self._running:
             self._again.add(key)
         elif name in self._drivers:
+            self._wanted.add(key)
             self._plan(key, 0.0)
 
     async def run(self) -> None:
@@ -111,11 +114,22 @@ class Pacer:
                 return due - now
             heapq.heappop(self._heap)
             if self._due.get(key) == due and key[0] in self._drivers:
-                self.late_s = now - due
                 del self._due[key]
-                name = f"{key[1]}:{key[0]}"
-                self._running[key] = asyncio.create_task(self._look(key), name=name)
+                if not self._put_off(key):
+                    self.late_s = now - due
+                    name = f"{key[1]}:{key[0]}"
+                    self._running[key] = asyncio.create_task(self._look(key), name=name)
         return None
+
+    def _put_off(self, key: Key) -> bool:
+        """Skip a canary that something has made needless since it was planned."""
+        if key in self._wanted or key[1] is not Source.CANARY:
+            self._wanted.discard(key)
+            return False
+        wait_s = self._interval_s(*key)
+        if wait_s is not None and wait_s > NEEDLESS_S:
+            self._plan(key, wait_s)
+        return wait_s is None or wait_s > NEEDLESS_S
 
     async def _look(self, key: Key) -> None:
         name, source = key

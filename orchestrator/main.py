@@ -1,0 +1,454 @@
+"""The composition root: the only place that wires things together.
+
+`serve` is the daemon from its start to its end. The order of the start is chosen so that discovery
+answers from the store before anything is probed, and that a mistake costs one clear line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvloop
+from jobs.runner import Runner
+
+import backends
+from backends.base import Plan, Ports
+from jobs import SCHEDULE
+from jobs.base import Tools
+from orchestrator import __version__
+from orchestrator.core.events import (
+    AskControls,
+    CanarySoon,
+    CheckName,
+    Deliver,
+    Flagged,
+    ProbeSoon,
+    Reconcile,
+    Reconfigured,
+    Turn,
+)
+from orchestrator.core.fleet import resumed
+from orchestrator.core.health import next_canary_s, next_probe_s
+from orchestrator.core.model import Health, Incident, Now, ServiceState, Source
+from orchestrator.edge import systemd
+from orchestrator.edge.alerts import Courier, zone_of
+from orchestrator.edge.child import run_child
+from orchestrator.edge.clock import SystemClock, SystemRandom
+from orchestrator.edge.controls import Controls
+from orchestrator.edge.dns import open_provider
+from orchestrator.edge.dns.base import DnsSettings
+from orchestrator.edge.dns.reconciler import Reconciler
+from orchestrator.edge.http import AioHttp, raise_file_limit
+from orchestrator.edge.log import Log
+from orchestrator.edge.migrate import migrate
+from orchestrator.edge.names import Names
+from orchestrator.edge.pacer import Pacer
+from orchestrator.edge.store import Saved, Store, in_thread
+from orchestrator.edge.texts import Style, incident_title
+from orchestrator.errors import AionError, ConfigError
+from orchestrator.loop import Loop
+from orchestrator.settings import Config, diff, find_path, load, with_admin_token
+from orchestrator.web.app import Web, build, servers
+from orchestrator.web.parts import Parts
+
+FLUSH_S = 1.5
+STOP_S = 4.0
+
+log = structlog.get_logger()
+
+
+def serve(path: Path | None, *, shadow: bool = False) -> int:
+    """Run the daemon until SIGTERM or SIGINT; returns the exit status.
+
+    Raises `ConfigError` where there is no usable configuration, and other `AionError`s for what
+    prevents a start: a database that cannot be used, an address in use.
+    """
+    found = find_path(path, environ=os.environ)
+    if found is None:
+        raise ConfigError("no configuration; `aion init` writes one, `aion demo` needs none")
+    config = _read(found, shadow=shadow)
+    config, token_path, made = with_admin_token(config)
+    if made:
+        sys.stderr.write(f"the admin token is in {token_path}\n")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(Daemon(config, shadow=shadow).run())
+    return 0
+
+
+def _read(path: Path, *, shadow: bool) -> Config:
+    config = load(path, environ=os.environ)
+    return replace(config, fleet=replace(config.fleet, shadow=shadow))
+
+
+class Daemon:
+    """One run of the orchestrator."""
+
+    def __init__(self, config: Config, *, shadow: bool) -> None:
+        self._config = config
+        self._shadow = shadow
+        self._clock = SystemClock()
+        self._random = SystemRandom()
+        self._ends = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._reloading = asyncio.Lock()
+        self._tasks: dict[str, asyncio.Task[Any]] = {}
+        self._reconcilers: dict[str, Reconciler] = {}
+        self._notifier = systemd.Notifier(os.environ.get("NOTIFY_SOCKET"))
+        self._log = Log(
+            sys.stderr,
+            self._clock.wall,
+            terminal=sys.stderr.isatty(),
+            journal="JOURNAL_STREAM" in os.environ,
+        )
+
+    async def run(self) -> None:
+        """Start, serve until told to end, and stop within five seconds."""
+        self._log.hide(_secrets(self._config))
+        self._log.install()
+        for warning in self._config.warnings:
+            log.warning("configuration", text=warning)
+        raise_file_limit()
+        async with AsyncExitStack() as stack:
+            await self._open(stack)
+            self._start()
+            self._listen_to_signals()
+            await self._ends.wait()
+            self._notifier.stopping()
+            log.info("stopping", text="told to end")
+
+    # ── start ───────────────────────────────────────────────────────────────────────────────────
+
+    async def _open(self, stack: AsyncExitStack) -> None:
+        """Open the store and serve from it what it holds; everything else follows."""
+        config = self._config
+        config.state_dir.mkdir(parents=True, exist_ok=True)
+        await migrate(config.database)
+        self._store = Store(config.database, in_thread(), instance=config.fleet.instance)
+        saved = await self._store.load()
+        stack.push_async_callback(self._store.close)
+        self._clock.not_before(saved.written_at)
+        self._assemble(saved, await stack.enter_async_context(AioHttp()))
+        stack.push_async_callback(self._end_tasks)
+        self._servers = servers(self._web)
+        for server in self._servers:
+            server.bind()
+        for server in self._servers:
+            await server.start()
+            stack.push_async_callback(server.stop)
+        port = self._servers[0].port
+        log.info("listening", address=f"http://{config.web.host}:{port}", version=__version__)
+        self._notifier.ready("serving the stored answer; looking at the backends")
+
+    def _assemble(self, saved: Saved, http: AioHttp) -> None:
+        config, clock = self._config, self._clock
+        now = clock.steady()
+        fleet = resumed(
+            config.fleet,
+            Now(now, clock.wall()),
+            world=saved.world,
+            backends=saved.backends,
+            services=saved.services,
+            incidents=saved.incidents,
+            outbox=saved.outbox,
+        )
+        self._loop = loop = Loop(fleet, clock=clock, store=self._store)
+        self._ports = Ports(http=http, clock=clock, random=self._random)
+        self._pacer = Pacer(
+            interval_s=self._interval_s,
+            limit_s=self._limit_s,
+            report=loop.report,
+            clock=clock,
+            random=self._random,
+        )
+        self._controls = Controls(config.controls, http=http, clock=clock, report=loop.report)
+        self._names = Names(http=http, address_of=self._address_of, report=loop.report)
+        self._courier = Courier(
+            config.alerts,
+            outbox=lambda: loop.fleet.outbox,
+            held=lambda: loop.fleet.world.isolated_since is not None,
+            report=loop.report,
+            children=run_child,
+            clock=clock,
+            random=self._random,
+        )
+        self._jobs = Runner(
+            SCHEDULE,
+            self._tools(),
+            log=self._store,
+            report=loop.report,
+            converged=self._converged,
+        )
+        self._web = self._build_web()
+        loop.watch(self._web.metrics.observe_probe)
+        self._wire(loop)
+        log.info("assembled", backends=len(config.plans), took_s=round(clock.steady() - now, 3))
+
+    def _build_web(self) -> Web:
+        style = Style(self._config.alerts.language, zone_of(self._config.timezone))
+
+        def tell(incident: Incident) -> str:
+            return incident_title(incident, style)
+
+        return build(
+            Parts(
+                settings=self._config.web,
+                loop=self._loop,
+                store=self._store,
+                jobs=self._jobs,
+                reload=self.reload,
+                tell=tell,
+                version=__version__,
+            )
+        )
+
+    def _tools(self) -> Tools:
+        return Tools(
+            now=self._loop.now,
+            timezone=self._config.timezone,
+            store=self._store,
+            name_ok=self._name_ok,
+            deadman=self._config.deadman,
+        )
+
+    def _wire(self, loop: Loop) -> None:
+        """Say who carries out which effect."""
+        loop.on(ProbeSoon, lambda effect: self._pacer.soon(effect.backend))
+        loop.on(CanarySoon, lambda effect: self._pacer.soon(effect.backend, Source.CANARY))
+        loop.on(AskControls, lambda _: self._controls.ask())
+        loop.on(CheckName, lambda effect: self._names.check(effect.service))
+        loop.on(Deliver, lambda _: self._courier.poke())
+        loop.on(Reconcile, lambda effect: self._poke(effect.service))
+        loop.subscribe(self._turned)
+        patience = systemd.watchdog_interval_s(
+            os.environ.get("WATCHDOG_USEC"), os.environ.get("WATCHDOG_PID"), os.getpid()
+        )
+        if patience is not None:
+            loop.subscribe(_petter(self._notifier, loop, patience / 2))
+
+    def _start(self) -> None:
+        self._run("loop", self._loop.run())
+        self._run("tick", self._loop.tick())
+        self._run("pacer", self._pacer.run())
+        self._run("courier", self._courier.run())
+        self._run("flush", self._flush())
+        self._run("jobs", self._jobs.run())
+        for plan in self._config.plans.values():
+            self._pacer.add(plan.backend.name, backends.driver(plan, self._ports))
+        for settings in self._config.dns:
+            self._open_name(settings)
+
+    def _open_name(self, settings: DnsSettings) -> None:
+        name = settings.service
+
+        def state() -> tuple[ServiceState | None, bool]:
+            world = self._loop.fleet.world
+            frozen = self._shadow or world.paused_since is not None
+            frozen = frozen or world.isolated_since is not None
+            return self._loop.fleet.services.get(name), frozen
+
+        reconciler = Reconciler(
+            settings,
+            open_provider(settings),
+            state=state,
+            report=self._loop.committed,
+            clock=self._clock,
+            random=self._random,
+            would=lambda text: log.info("would_publish", service=name, text=text),
+        )
+        self._reconcilers[name] = reconciler
+        self._run(f"dns:{name}", reconciler.run())
+
+    def _run(self, name: str, work: Coroutine[Any, Any, object]) -> None:
+        """Run a task that must not end; if it does, the daemon does, and systemd starts it anew."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks[name] = task
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        if task.cancelled() or self._ends.is_set():
+            return
+        self._failed = task.exception()
+        log.error("task_ended", task=task.get_name(), problem=repr(self._failed))
+        self._ends.set()
+
+    # ── while it runs ───────────────────────────────────────────────────────────────────────────
+
+    def _interval_s(self, name: str, source: Source) -> float | None:
+        fleet = self._loop.fleet
+        state, spec = fleet.backends.get(name), fleet.config.backends.get(name)
+        if state is None or spec is None:
+            return None
+        at = self._clock.steady()
+        if source is Source.CANARY:
+            return next_canary_s(state, spec.health, at)
+        isolated = spec.remote and fleet.world.isolated_since is not None
+        return next_probe_s(state, spec.health, at, isolated=isolated)
+
+    def _limit_s(self, name: str, source: Source) -> float:
+        spec = self._loop.fleet.config.backends.get(name)
+        if spec is None:
+            return 1.0
+        canary = source is Source.CANARY
+        return spec.health.canary_timeout_s if canary else spec.health.timeout_s
+
+    def _address_of(self, service: str) -> str | None:
+        for settings in self._config.dns:
+            if settings.service == service:
+                return f"https://{settings.name}/"
+        return None
+
+    async def _name_ok(self) -> bool:
+        """Ask for ourselves as others would; by our own address where there is no public one."""
+        web = self._config.web
+        base = web.public_url or f"http://{_dialled(web.host)}:{self._servers[0].port}"
+        return await self._names.reached(f"{base.rstrip('/')}/healthz")
+
+    async def _converged(self) -> None:
+        """Wait until everybody was looked at; jobs that were missed run after that."""
+        await self._settled.wait()
+
+    async def _flush(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            try:
+                await self._store.flush()
+            except AionError as error:  # statistics wait in memory; what is decided is told of
+                log.warning("flush_failed", problem=str(error))
+
+    def _poke(self, service: str) -> None:
+        reconciler = self._reconcilers.get(service)
+        if reconciler is not None:
+            reconciler.poke()
+
+    def _turned(self, turn: Turn) -> None:
+        if turn.world is not None and turn.world.settled:
+            self._settled.set()
+        for entry in turn.entries:
+            if entry.action == "health" and entry.data.get("new") == Health.UP:
+                self._first_canary(entry.subject)
+            elif entry.action in ("paused", "resumed", "isolated", "reconnected"):
+                self._courier.poke()
+                for reconciler in self._reconcilers.values():
+                    reconciler.poke()
+
+    def _first_canary(self, name: str) -> None:
+        spec = self._loop.fleet.config.backends.get(name)
+        if spec is not None and spec.health.canary_s is not None:
+            self._pacer.soon(name, Source.CANARY)
+
+    # ── reload and stop ─────────────────────────────────────────────────────────────────────────
+
+    def _listen_to_signals(self) -> None:
+        here = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            here.add_signal_handler(number, self._ends.set)
+        here.add_signal_handler(signal.SIGHUP, lambda: here.create_task(self._hung_up()))
+
+    async def _hung_up(self) -> None:
+        try:
+            for line in await self.reload():
+                log.info("reloaded", text=line)
+        except AionError as error:
+            log.error("reload_refused", problem=str(error))  # noqa: TRY400 - one line, no trace
+
+    async def reload(self) -> list[str]:
+        """Read the configuration again; returns what changed, one sentence each.
+
+        Raises `ConfigError` for a file with problems; then the last good one stays in force.
+        """
+        async with self._reloading:
+            try:
+                assert self._config.path is not None
+                new = _read(self._config.path, shadow=self._shadow)
+            except ConfigError as error:
+                first = str(error).partition("\n")[0]
+                self._loop.report(Flagged("config_refused", str(self._config.path), first))
+                raise
+            web = new.web
+            if not web.admin_token_sha256:
+                web = replace(web, admin_token_sha256=self._config.web.admin_token_sha256)
+            new = replace(new, web=web)
+            self._loop.report(Flagged("config_refused", str(self._config.path), ""))
+            changes = diff(self._config, new)
+            await self._adopt(new)
+            return changes
+
+    async def _adopt(self, new: Config) -> None:
+        """Put a new configuration in force; what did not change goes on undisturbed."""
+        old, self._config = self._config, new
+        self._log.hide([*_secrets(old), *_secrets(new)])
+        await self._loop.committed(Reconfigured(new.fleet))
+        for name, plan in new.plans.items():
+            if old.plans.get(name) != plan:
+                self._pacer.add(name, backends.driver(plan, self._ports))
+        for name in old.plans.keys() - new.plans.keys():
+            self._pacer.remove(name)
+        names = {settings.service: settings for settings in new.dns}
+        for before in old.dns:
+            if names.get(before.service) == before:
+                del names[before.service]
+            else:
+                self._close_name(before.service)
+        for settings in names.values():
+            self._open_name(settings)
+        self._controls.configure(new.controls)
+        self._courier.configure(new.alerts)
+        self._jobs.configure(self._tools())
+
+    def _close_name(self, service: str) -> None:
+        self._reconcilers.pop(service, None)
+        task = self._tasks.pop(f"dns:{service}", None)
+        if task is not None:
+            task.cancel()
+
+    async def _end_tasks(self) -> None:
+        self._ends.set()
+        await self._controls.close()
+        await self._names.close()
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.wait(self._tasks.values(), timeout=STOP_S) if self._tasks else None
+
+
+def _petter(notifier: systemd.Notifier, loop: Loop, every_s: float) -> Callable[[Turn], None]:
+    """Pet the watchdog after whole turns of the loop, no more often than needed."""
+    last = [0.0]
+
+    def pet(_turn: Turn) -> None:
+        if loop.turned_at - last[0] >= every_s:
+            last[0] = loop.turned_at
+            notifier.watchdog()
+
+    return pet
+
+
+def _dialled(host: str) -> str:
+    """Give the address that reaches a listener on `host` from this machine."""
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
+        return "127.0.0.1" if host == "0.0.0.0" else "[::1]"  # noqa: S104
+    return f"[{host}]" if ":" in host else host
+
+
+def _secrets(config: Config) -> Iterable[str]:
+    """List every secret the log must never show."""
+    for plan in config.plans.values():
+        yield from _of_plan(plan)
+    for settings in config.dns:
+        yield settings.token
+    for channel in config.alerts.channels:
+        yield channel.url
+    if config.deadman is not None:
+        yield config.deadman.ping_url
+
+
+def _of_plan(plan: Plan) -> Iterable[str]:
+    yield from plan.secrets.values()
