@@ -17,7 +17,7 @@ app = typer.Typer(no_args_is_help=True, help="The configuration: check, show, sc
 
 @app.callback()
 def config() -> None:
-    """The configuration: check, show, schema."""
+    """Look at the configuration: check, show, schema."""
 
 
 @app.command()

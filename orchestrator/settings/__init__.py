@@ -17,7 +17,7 @@ from orchestrator.settings.carriers import Config, with_admin_token
 from orchestrator.settings.checks import check
 from orchestrator.settings.credentials import Sources, ensure_admin_token
 from orchestrator.settings.difference import Difference, diff
-from orchestrator.settings.document import find_path, read
+from orchestrator.settings.document import Document, find_path, parse, read
 from orchestrator.settings.problems import render
 from orchestrator.settings.reading import Reading
 from orchestrator.settings.reading import read as read_settings
@@ -32,6 +32,7 @@ __all__ = [
     "load",
     "report",
     "study",
+    "study_text",
     "with_admin_token",
 ]
 
@@ -54,8 +55,18 @@ def study(
     path: Path | None, *, environ: Mapping[str, str], flags: Mapping[str, Any] | None = None
 ) -> Reading:
     """Read and check, problems included. Raises ConfigError only for a file that is unreadable."""
-    document = read(path)
-    reading = read_settings(document, environ, flags or {}, Sources.of(path, environ))
+    return _study(read(path), Sources.of(path, environ), environ, flags or {})
+
+
+def study_text(text: str, path: Path, *, environ: Mapping[str, str]) -> Reading:
+    """Read and check a text that may become the file at `path`; credentials from `environ` only."""
+    return _study(parse(text, path), Sources(None, Path("/nonexistent"), environ), environ, {})
+
+
+def _study(
+    document: Document, sources: Sources, environ: Mapping[str, str], flags: Mapping[str, Any]
+) -> Reading:
+    reading = read_settings(document, environ, flags, sources)
     check(reading)
     return reading
 

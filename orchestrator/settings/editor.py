@@ -1,4 +1,4 @@
-"""A JSON Schema of `aion.toml`, for editors: completion, one line on each key, wrong ones marked."""
+"""A JSON Schema of `aion.toml`: editors complete keys, explain them and mark wrong ones."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 from backends import ENGINES, KINDS
 from backends import options as options_of
 from orchestrator.settings.schema import Backend, Settings
+from orchestrator.settings.values import spoken
 
 
 def schema() -> dict[str, Any]:
@@ -33,6 +34,26 @@ def schema() -> dict[str, Any]:
         **found,
         "title": "aion.toml",
     }
+
+
+def _tidy(node: Any) -> None:
+    """Write defaults as they stand in the file, and leave out titles that repeat the key."""
+    if isinstance(node, list):
+        for item in node:
+            _tidy(item)
+    if not isinstance(node, dict):
+        return
+    if isinstance(node.get("title"), str):
+        del node["title"]
+    default = node.get("default")
+    if default is None:
+        node.pop("default", None)
+    elif isinstance(default, float) and "number" not in str(node):
+        node["default"] = spoken(default)
+    elif isinstance(default, list) and node.get("type") == "string":
+        node["default"] = ":".join(str(part) for part in default)
+    for item in node.values():
+        _tidy(item)
 
 
 def _of_kind(kind: str, common: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def _walk(reading: Reading, table: dict[str, Any], start: Path) -> Iterator[Row]
         path = (*start, key)
         if isinstance(value, dict) and set(value) != {"credential"} and path[2:] != ("models",):
             yield from _walk(reading, value, path)
-        elif value is not None and value != "" and value != {}:
+        elif value not in (None, "", {}):
             yield Row(dotted(path), value, *_source(reading, path))
 
 

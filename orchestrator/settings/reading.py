@@ -30,8 +30,9 @@ _ROUNDS = 50  # each leaves something out, so a few are enough
 class Reading:
     """What was read. `declared` names every backend in the sources, also those left out.
 
-    `options` are the kinds' own keys and `secrets` what the credentials hold, by path. `origins`
-    names the flag or variable a path came from. `bad` are the paths that were left out.
+    `options` are the kinds' own keys and `secrets` what the credentials hold, by path;
+    `credentials` says which one each key asks for. `origins` names the flag or variable a path
+    came from. `bad` are the paths that were left out.
     """
 
     document: Document
@@ -43,6 +44,7 @@ class Reading:
     warnings: list[Problem] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=dict)
     secrets: dict[Path, str] = field(default_factory=dict, repr=False)
+    credentials: dict[str, str] = field(default_factory=dict)
 
     def sound(self, path: Path) -> bool:
         """Tell whether nothing at or under `path` was left out."""
@@ -184,6 +186,8 @@ def _read_secrets(reading: Reading, sources: credentials.Sources) -> None:
             wanted += _references(backend.model_extra or {}, ("backends", name))
     for path, name in wanted:
         bad_name = credentials.name_problem(name)
+        if bad_name is None:
+            reading.credentials[dotted(path)] = name
         try:
             reading.secrets[path] = credentials.find(name, sources)
         except ConfigError as error:
