@@ -117,7 +117,9 @@ def test_voluntary_moves_are_at_most_two_an_hour(world):
 
 
 def test_a_removed_probe_result_is_nobodys_business(world):
-    assert step(world.fleet, Observed(Observation("zz", Source.PROBE, BAD)), world.now).backends == {}
+    assert (
+        step(world.fleet, Observed(Observation("zz", Source.PROBE, BAD)), world.now).backends == {}
+    )
 
 
 def test_step_never_touches_the_fleet(world):

@@ -37,7 +37,10 @@ def backend(name: str, **changes: object) -> Backend:
 
 
 def config(
-    *backends: Backend, failback_after_s: float = 300.0, dns: DnsPolicy | None = None, **more: object
+    *backends: Backend,
+    failback_after_s: float = 300.0,
+    dns: DnsPolicy | None = None,
+    **more: object,
 ) -> FleetConfig:
     backends = backends or (backend("a"), backend("b"), backend("c"))
     service = Service(

@@ -1,0 +1,274 @@
+"""Is it us? No verdict on a remote backend is drawn before it is known that our network works."""
+
+import itertools
+
+import pytest
+from orchestrator.core.events import AskControls, ControlsAnswered, Heartbeat, ProbeSoon
+from orchestrator.core.model import BackendState, Health, HealthPolicy, Session, Source, Verdict
+
+from tests.core.worlds import START, World, backend, config
+
+BAD = Verdict.FAILED
+
+
+def remote_world(names="ab", **more):
+    world = World(config(*(backend(name, remote=True) for name in names), controls=4, **more))
+    world.up(*names)
+    world.at += 20  # the last success is older than an interval
+    world.tick(0)
+    world.lives(1)
+    world.forget()
+    return world
+
+
+def controls(world, failed):
+    return world.give(ControlsAnswered(failed, 4, world.at))
+
+
+def test_the_first_suspicious_failure_asks_the_controls():
+    world = remote_world()
+    world.sees("a", BAD)
+    assert AskControls() in world.effects
+    world.forget()
+    world.sees("a", BAD)
+    assert AskControls() not in world.effects, "one question at a time"
+
+
+def test_a_verdict_waits_for_the_controls_and_falls_once_they_answered():
+    world = remote_world()
+    for _ in range(3):
+        world.sees("a", BAD)
+    assert world.active == "a"
+    controls(world, failed=1)
+    assert world.active == "b"
+    assert world.fleet.backends["a"].health is Health.DOWN
+
+
+@pytest.mark.parametrize("failed", [2, 3, 4])
+def test_with_two_controls_silent_it_is_us(failed):
+    world = remote_world()
+    for name in "ab":
+        for _ in range(3):
+            world.sees(name, BAD)
+    controls(world, failed)
+    assert world.fleet.world.isolated_since == world.at
+    assert world.active == "a"
+    for _, name in itertools.product(range(10), "ab"):
+        world.tick()
+        world.sees(name, BAD)
+    assert world.active == "a"
+    assert all(state.health is Health.UP for state in world.fleet.backends.values())
+    assert "isolated:" in world.fleet.incidents
+    assert "backend_down:a" not in world.fleet.incidents
+
+
+def test_a_remote_success_within_the_last_interval_outvotes_the_controls():
+    world = remote_world()
+    world.sees("b")
+    for _ in range(3):
+        world.sees("a", BAD)
+    controls(world, 4)
+    assert world.fleet.world.isolated_since is None
+
+
+def test_a_remote_success_during_the_failure_is_proof_enough():
+    world = remote_world()
+    world.sees("b")
+    for _ in range(3):
+        world.sees("a", BAD)
+    assert world.active == "b"
+    assert AskControls() not in world.effects
+
+
+def test_local_verdicts_never_freeze():
+    world = World(
+        config(
+            backend("near"), backend("far", remote=True), backend("too", remote=True), controls=4
+        )
+    )
+    world.up("near", "far", "too")
+    world.at += 20
+    world.tick(0)
+    for name in ("far", "too"):
+        world.sees(name, BAD)
+    controls(world, 4)
+    assert world.fleet.world.isolated_since is not None
+    world.down("near")
+    assert world.fleet.backends["near"].health is Health.DOWN
+    assert world.active == "far"
+
+
+def test_while_isolated_the_controls_are_asked_again_and_their_word_ends_it():
+    world = remote_world()
+    world.sees("a", BAD)
+    controls(world, 4)
+    world.forget()
+    world.tick(3)
+    assert AskControls() in world.effects
+    world.forget()
+    controls(world, 0)
+    assert world.fleet.world.isolated_since is None
+    assert {ProbeSoon("a"), ProbeSoon("b")} <= set(world.effects)
+    assert "isolated:" not in world.fleet.incidents
+
+
+def test_any_remote_answer_ends_isolation():
+    world = remote_world()
+    world.sees("a", BAD)
+    controls(world, 4)
+    world.sees("b")
+    assert world.fleet.world.isolated_since is None
+
+
+def test_failures_from_before_the_isolation_do_not_count_after_it():
+    world = remote_world()
+    world.sees("a", BAD)
+    world.sees("a", BAD)
+    controls(world, 4)
+    world.tick()
+    controls(world, 0)
+    world.sees("a", BAD)
+    world.sees("a", BAD)
+    controls(world, 0)
+    assert world.fleet.backends["a"].health is Health.UP
+    world.sees("a", BAD)
+    controls(world, 0)
+    assert world.fleet.backends["a"].health is Health.DOWN
+
+
+def test_an_answer_from_before_the_failure_proves_nothing():
+    world = remote_world()
+    world.sees("a", BAD)
+    asked_at = world.at
+    world.lives(4, down="a")
+    world.forget()
+    world.give(ControlsAnswered(0, 4, asked_at))
+    assert world.fleet.backends["a"].health is Health.UP
+    assert AskControls() in world.effects, "so they are asked again"
+
+
+def test_without_controls_verdicts_are_drawn_at_once():
+    world = World(config(backend("a", remote=True), backend("b", remote=True), controls=0))
+    world.up("a", "b")
+    world.down("a")
+    assert world.active == "b"
+
+
+def test_a_lost_question_is_asked_again():
+    world = remote_world()
+    world.sees("a", BAD)
+    world.forget()
+    world.tick(32)
+    world.sees("a", BAD)
+    assert AskControls() in world.effects
+
+
+# ── sessions ──
+
+
+def notebooks(*names, **more):
+    policy = HealthPolicy(canary_s=None)
+    backends = [backend(name, health=policy) for name in names]
+    stored = {
+        name: BackendState(name, session=Session(f"s-{name}", START, START, **more))
+        for name in names
+    }
+    world = World(config(*backends), backends=stored)
+    world.up(*names)
+    return world
+
+
+def beats(world, *names, ready=True):
+    for name in names:
+        world.give(Heartbeat(name, f"s-{name}", ready))
+
+
+def live(world, seconds, *, beating=(), up=()):
+    for _ in range(seconds):
+        world.tick()
+        beats(world, *beating)
+        for name in up:
+            world.sees(name)
+
+
+def test_a_late_heartbeat_is_doubt_and_probes_fast():
+    world = notebooks("a", "b")
+    live(world, 20, beating="b", up="ab")
+    assert not world.fleet.backends["a"].doubt
+    world.forget()
+    for _ in range(4):
+        world.tick()
+        beats(world, "b")
+    assert world.fleet.backends["a"].doubt
+    assert ProbeSoon("a") in world.effects
+    assert world.active == "a"
+
+
+def test_a_lapsed_session_that_does_not_answer_the_challenge_is_out():
+    world = notebooks("a", "b")
+    live(world, 63, beating="b", up="ab")
+    assert world.active == "b"
+
+
+def test_all_leases_lapsing_while_probes_pass_is_our_own_ingress():
+    world = notebooks("a", "b")
+    live(world, 200, up="ab")
+    assert "inbound_lost:" in world.fleet.incidents
+    assert world.active == "a"
+    beats(world, "a")
+    world.tick()
+    assert "inbound_lost:" not in world.fleet.incidents
+    live(world, 30, beating="ab", up="ab")
+    assert world.active == "a"
+
+
+def test_a_restart_grants_stored_sessions_one_lease():
+    world = notebooks("a", "b")
+    again = World(
+        world.fleet.config,
+        world.at + 1000,
+        backends=world.fleet.backends,
+        services=world.fleet.services,
+    )
+    again.up("a", "b")
+    assert again.active == "a"
+
+
+def test_a_session_past_its_end_is_out():
+    world = notebooks("a", "b", ends_at=START + 1000)
+    assert world.active == "a"
+    live(world, 1001, beating="ab", up="ab")
+    assert world.active is None
+
+
+def test_the_agents_word_counts_like_a_probe():
+    world = notebooks("a", "b")
+    for _ in range(3):
+        beats(world, "a", ready=False)
+    assert world.fleet.backends["a"].health is Health.DOWN
+
+
+def test_a_heartbeat_of_another_session_means_nothing():
+    world = notebooks("a", "b")
+    before = world.fleet.backends["a"]
+    world.give(Heartbeat("a", "s-old", ready=False))
+    assert world.fleet.backends["a"] is before
+
+
+def test_the_operator_is_warned_before_a_session_ends():
+    world = notebooks("a", "b", ends_at=START + 4000)
+    live(world, 1400, beating="ab", up="ab")
+    assert "session_ending:a" in world.fleet.incidents
+
+
+def test_a_canary_of_a_remote_backend_degrades_only_once_we_are_known_to_be_online():
+    policy = HealthPolicy(canary_s=300)
+    world = World(config(*(backend(name, remote=True, health=policy) for name in "ab"), controls=4))
+    world.up("a", "b")
+    world.at += 20
+    world.tick(0)
+    for _ in range(2):
+        world.sees("a", BAD, source=Source.CANARY)
+    assert world.fleet.backends["a"].health is Health.UP
+    controls(world, 0)
+    assert world.fleet.backends["a"].health is Health.DEGRADED
