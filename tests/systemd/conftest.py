@@ -59,7 +59,9 @@ def boot(
     prepare(tree)
     (results / "inside.py").write_text(Path(__file__).with_name("inside.py").read_text())
     command = ["systemd-nspawn", "--quiet", "-D", str(tree), "--private-network", "--boot"]
-    command += ["--register=no", "--keep-unit", "--console=pipe", f"--bind={results}:/results"]
+    command += ["--register=no", "--console=pipe", f"--bind={results}:/results"]
+    if not Path("/run/systemd/system").is_dir():
+        command.append("--keep-unit")  # nobody here could make it a scope of its own
     command += rootfs.install_aion(tree)
     console = folder / "console"
     with console.open("wb") as out:
