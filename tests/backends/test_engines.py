@@ -185,7 +185,7 @@ def test_lm_studios_older_list_is_enough_where_the_newer_one_is_missing():
 
 
 def test_hostile_model_names_come_out_short_and_harmless():
-    names = ["\x1b[31mred\x1b[0m", "new\nline", "‮reversed", "x" * 10_000, "zwj‍​"]
+    names = ["\x1b[31mred\x1b[0m", "new\nline", "\u202ereversed", "x" * 10_000, "zwj\u200d\u200b"]
     listed = {
         "data": [{"id": n} for n in names]
         + [{"id": f"m{i}"} for i in range(5000)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +25,19 @@ class HandClock:
 
     def boot(self) -> float:
         return self.now
+
+
+class Middle:
+    """Randomness without any."""
+
+    def random(self) -> float:
+        return 0.5
+
+    def uniform(self, a: float, b: float) -> float:
+        return (a + b) / 2
+
+    def getrandbits(self, k: int, /) -> int:
+        return 1 << (k - 1)
 
 
 Answer = Reply | str | Callable[[], Reply]
@@ -64,8 +77,6 @@ class TableHttp:
 
 
 def reply(status: int, body: Any = "", headers: Mapping[str, str] | None = None) -> Reply:
-    import json
-
     content = body.encode() if isinstance(body, str) else json.dumps(body).encode()
     return Reply(status, dict(headers or {}), content, 0.01)
 
@@ -90,7 +101,7 @@ def plan(
 
 
 def ports(http: Any, clock: HandClock | None = None) -> Ports:
-    return Ports(http, clock or HandClock(), random.Random(1))
+    return Ports(http, clock or HandClock(), Middle())
 
 
 def driver(http: Any, made: Plan, clock: HandClock | None = None) -> Any:
