@@ -6,11 +6,10 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from importlib import import_module
 from typing import Any
 
 from sqlalchemy import Connection, Table, bindparam, case, delete, func, insert, select, update
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from orchestrator.core.events import Answer, Entry, Turn
 from orchestrator.core.model import BackendState, Incident, Notice, Now, ServiceState, World
@@ -84,8 +83,8 @@ class JobRun:
 @lru_cache
 def upserting(dialect: str, into: Table) -> Any:
     """Make the statement that inserts rows or replaces those with the same primary key."""
-    make = postgresql_insert if dialect == "postgresql" else sqlite_insert
-    statement = make(into)
+    # Imported by name: the dialect that is not in use costs megabytes.
+    statement = import_module(f"sqlalchemy.dialects.{dialect}").insert(into)
     keys = [column.name for column in into.primary_key]
     rest = {c.name: statement.excluded[c.name] for c in into.c if c.name not in keys}
     return statement.on_conflict_do_update(index_elements=keys, set_=rest)
