@@ -7,7 +7,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from standin import TOKEN, Standin  # noqa: E402
+from standin import TOKEN, Standin
 
 
 @pytest.fixture

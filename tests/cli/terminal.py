@@ -11,7 +11,7 @@ import struct
 import subprocess
 import sys
 import termios
-import time
+import time  # noqa: TID251 - deadlines for real processes
 from dataclasses import dataclass
 
 COMMAND = [sys.executable, "-m", "orchestrator.cli"]
@@ -60,7 +60,7 @@ class OnTerminal:
             stderr=theirs,
             env=environment(**env),
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - one thread
         )
         os.close(theirs)
         self._ours = ours

@@ -44,7 +44,7 @@ def test_hostile_text_from_a_backend_reaches_no_terminal_and_no_pipe(token_file,
     assert "\x07" not in shown
     assert "\u202e" not in shown
     assert "[bold]" in shown
-    assert not re.search(r"^error:", shown, re.M)
+    assert not re.search(r"^error:", shown, re.MULTILINE)
 
 
 def test_json_holds_hostile_text_as_it_is(token_file):
@@ -81,8 +81,8 @@ def test_no_line_is_wider_than_the_terminal_and_no_name_is_cut(at, columns, verb
 def test_a_narrow_terminal_gets_a_list_instead_of_a_table(at):
     wide = ESCAPE.sub("", OnTerminal("backend", "list", *at, columns=120).end().out)
     narrow = ESCAPE.sub("", OnTerminal("backend", "list", *at, columns=40).end().out)
-    assert re.search(r"^colab +static +ollama", wide, re.M)
-    assert re.search(r"^kind +static$", narrow, re.M)
+    assert re.search(r"^colab +static +ollama", wide, re.MULTILINE)
+    assert re.search(r"^kind +static$", narrow, re.MULTILINE)
 
 
 def test_the_help_fits_a_narrow_terminal():

@@ -1,0 +1,155 @@
+"""The demo: a story observed step by step, and nothing left behind however it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import time  # noqa: TID251 - deadlines for real processes
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from terminal import COMMAND, OnTerminal, environment
+
+STARTED = re.compile(r"started alpha (\d+), beta (\d+), slow (\d+) and the daemon (\d+)")
+STEPS = ["ready", "failover", "fallback", "recovery", "failback"]
+
+
+def until(true, what, deadline_s=15.0):
+    end = time.monotonic() + deadline_s
+    while not true():
+        assert time.monotonic() < end, what
+        time.sleep(0.02)
+
+
+def alive(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+@contextmanager
+def demo(tmp_path, *words):
+    """Run it with its temporary folder inside `tmp_path`; yields the child and its lines."""
+    child = subprocess.Popen(
+        [*COMMAND, "demo", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment(TMPDIR=str(tmp_path)),
+        start_new_session=True,
+    )
+    try:
+        yield child
+    finally:
+        if child.poll() is None:
+            child.kill()
+        child.wait()
+        child.stdout.close()
+
+
+def read_until(child, pattern):
+    shown = ""
+    for line in child.stdout:
+        shown += line
+        if found := re.search(pattern, shown):
+            return found
+    raise AssertionError(shown)
+
+
+def test_the_story_is_observed_step_by_step_and_leaves_nothing_behind(tmp_path):
+    with demo(tmp_path, "--script", "--json") as child:
+        lines = [json.loads(line) for line in child.stdout]
+        assert child.wait(60) == 0, lines
+    seen = [line for line in lines if line["kind"] == "seen" and "step" in line]
+    assert [line["step"] for line in seen] == STEPS
+    assert [line["active"] for line in seen] == ["alpha", "beta", "slow", "slow", "alpha"]
+    epochs = [line["epoch"] for line in seen]
+    assert epochs == sorted(epochs)
+    assert seen[1]["took_s"] < 2.5
+    assert any("shortened" in line["text"] for line in lines)
+    pids = map(int, STARTED.search(lines[0]["text"]).groups())
+    assert not any(map(alive, pids))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_taken_port_is_told_and_another_one_used(tmp_path):
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            other.bind(("127.0.0.1", 8765))
+        except OSError:
+            pytest.skip("another program holds the demo's usual port")
+        other.listen()
+        with demo(tmp_path) as child:
+            told = read_until(child, r"port 8765 is taken by another program; this is port (\d+)")
+            assert told[1] != "8765"
+            read_until(child, r"alpha serves \(serving")
+            child.send_signal(signal.SIGINT)
+            assert child.wait(10) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_it_within_five_seconds_and_leaves_nothing_behind(tmp_path, number):
+    with demo(tmp_path) as child:
+        pids = list(map(int, read_until(child, STARTED).groups()))
+        read_until(child, r"alpha serves \(serving")
+        assert all(map(alive, pids))
+        child.send_signal(number)
+        assert child.wait(6) == 0
+        assert not any(map(alive, pids))
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_during_the_start_leaves_nothing_behind(tmp_path):
+    with demo(tmp_path) as child:
+        until(lambda: any(tmp_path.iterdir()), "no folder was made")
+        child.send_signal(signal.SIGINT)
+        assert child.wait(6) == 0
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_when_the_demo_is_killed_outright_its_children_end(tmp_path):
+    with demo(tmp_path) as child:
+        pids = list(map(int, read_until(child, STARTED).groups()))
+        read_until(child, r"alpha serves \(serving")
+        child.kill()
+        until(lambda: not any(map(alive, pids)), "a child outlived the demo")
+
+
+def test_a_backend_that_somebody_kills_is_replaced_and_told(tmp_path):
+    with demo(tmp_path) as child:
+        pid = int(read_until(child, r"kill -9 (\d+)")[1])
+        read_until(child, r"alpha serves \(serving")
+        os.kill(pid, signal.SIGKILL)
+        read_until(child, r"beta serves")
+        child.send_signal(signal.SIGINT)
+        assert child.wait(10) == 0
+
+
+def test_a_story_in_which_a_step_does_not_happen_says_which_and_exits_1(tmp_path):
+    with demo(tmp_path, "--script") as child:
+        daemon = int(read_until(child, STARTED)[4])
+        read_until(child, r"all three are up")
+        os.kill(daemon, signal.SIGSTOP)
+        shown = child.stdout.read()
+        os.kill(daemon, signal.SIGCONT)
+        assert child.wait(20) == 1
+    assert re.search(r"not observed within \d+ s: ", shown)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_on_a_narrow_terminal_the_story_is_typeset_and_ctrl_c_ends_it(tmp_path):
+    terminal = OnTerminal("demo", columns=40, TMPDIR=str(tmp_path))
+    terminal.until("standing by")
+    terminal.type("\x03")
+    ran = terminal.end()
+    assert ran.code == 0
+    assert "Traceback" not in ran.out
+    assert list(tmp_path.iterdir()) == []
