@@ -18,14 +18,15 @@ from typing import Any
 
 import structlog
 import uvloop
-from jobs.runner import Runner
 
 import backends
 from backends.base import Plan, Ports
 from jobs import SCHEDULE
 from jobs.base import Tools
+from jobs.runner import Runner
 from orchestrator import __version__
 from orchestrator.core.events import (
+    Answer,
     AskControls,
     CanarySoon,
     CheckName,
@@ -59,6 +60,7 @@ from orchestrator.loop import Loop
 from orchestrator.settings import Config, diff, find_path, load, with_admin_token
 from orchestrator.web.app import Web, build, servers
 from orchestrator.web.parts import Parts
+from orchestrator.web.ports import JobRow
 
 FLUSH_S = 1.5
 STOP_S = 4.0
@@ -119,7 +121,7 @@ class Daemon:
         raise_file_limit()
         async with AsyncExitStack() as stack:
             await self._open(stack)
-            self._start()
+            await self._start()
             self._listen_to_signals()
             await self._ends.wait()
             self._notifier.stopping()
@@ -180,13 +182,7 @@ class Daemon:
             clock=clock,
             random=self._random,
         )
-        self._jobs = Runner(
-            SCHEDULE,
-            self._tools(),
-            log=self._store,
-            report=loop.report,
-            converged=self._converged,
-        )
+        self._jobs = self._runner()
         self._web = self._build_web()
         loop.watch(self._web.metrics.observe_probe)
         self._wire(loop)
@@ -203,21 +199,22 @@ class Daemon:
                 settings=self._config.web,
                 loop=self._loop,
                 store=self._store,
-                jobs=self._jobs,
+                jobs=_Jobs(lambda: self._jobs, self._loop),
                 reload=self.reload,
                 tell=tell,
                 version=__version__,
             )
         )
 
-    def _tools(self) -> Tools:
-        return Tools(
+    def _runner(self) -> Runner:
+        tools = Tools(
             now=self._loop.now,
             timezone=self._config.timezone,
             store=self._store,
             name_ok=self._name_ok,
             deadman=self._config.deadman,
         )
+        return Runner(SCHEDULE, tools, table=self._store, report=self._loop.report)
 
     def _wire(self, loop: Loop) -> None:
         """Say who carries out which effect."""
@@ -234,17 +231,17 @@ class Daemon:
         if patience is not None:
             loop.subscribe(_petter(self._notifier, loop, patience / 2))
 
-    def _start(self) -> None:
+    async def _start(self) -> None:
         self._run("loop", self._loop.run())
         self._run("tick", self._loop.tick())
         self._run("pacer", self._pacer.run())
         self._run("courier", self._courier.run())
         self._run("flush", self._flush())
-        self._run("jobs", self._jobs.run())
         for plan in self._config.plans.values():
             self._pacer.add(plan.backend.name, backends.driver(plan, self._ports))
         for settings in self._config.dns:
             self._open_name(settings)
+        await self._jobs.start(self._settled.wait())
 
     def _open_name(self, settings: DnsSettings) -> None:
         name = settings.service
@@ -311,10 +308,6 @@ class Daemon:
         web = self._config.web
         base = web.public_url or f"http://{_dialled(web.host)}:{self._servers[0].port}"
         return await self._names.reached(f"{base.rstrip('/')}/healthz")
-
-    async def _converged(self) -> None:
-        """Wait until everybody was looked at; jobs that were missed run after that."""
-        await self._settled.wait()
 
     async def _flush(self) -> None:
         while True:
@@ -402,7 +395,10 @@ class Daemon:
             self._open_name(settings)
         self._controls.configure(new.controls)
         self._courier.configure(new.alerts)
-        self._jobs.configure(self._tools())
+        if old.deadman != new.deadman:
+            await self._jobs.stop()
+            self._jobs = self._runner()
+            await self._jobs.start(self._settled.wait())
 
     def _close_name(self, service: str) -> None:
         self._reconcilers.pop(service, None)
@@ -412,11 +408,44 @@ class Daemon:
 
     async def _end_tasks(self) -> None:
         self._ends.set()
+        await self._jobs.stop()
         await self._controls.close()
         await self._names.close()
         for task in self._tasks.values():
             task.cancel()
         await asyncio.wait(self._tasks.values(), timeout=STOP_S) if self._tasks else None
+
+
+class _Jobs:
+    """The job runner as the web sees it."""
+
+    def __init__(self, runner: Callable[[], Runner], loop: Loop) -> None:
+        self._runner, self._loop = runner, loop
+
+    async def list(self) -> list[JobRow]:
+        """Say how each job stands, in steady time."""
+        now = self._loop.now()
+        ahead_s = now.at - now.wall
+
+        def steady(wall: float | None) -> float | None:
+            return None if wall is None else wall + ahead_s
+
+        return [
+            JobRow(
+                view.name,
+                "",
+                next_at=steady(view.next_at),
+                last_at=steady(view.last_at),
+                outcome=view.problem,
+                running=view.running,
+                quarantined=view.quarantined,
+            )
+            for view in self._runner().view()
+        ]
+
+    async def run(self, name: str) -> Answer:
+        """Run a job now."""
+        return await self._runner().run_now(name)
 
 
 def _petter(notifier: systemd.Notifier, loop: Loop, every_s: float) -> Callable[[Turn], None]:

@@ -4,6 +4,7 @@ import copy
 from dataclasses import replace
 
 import pytest
+
 from orchestrator.core.events import (
     CanarySoon,
     Check,
@@ -28,7 +29,7 @@ from orchestrator.core.events import (
     Traffic,
     Unpin,
 )
-from orchestrator.core.fleet import resumed, step
+from orchestrator.core.fleet import step
 from orchestrator.core.model import (
     DnsTrouble,
     Health,
@@ -41,7 +42,6 @@ from orchestrator.core.model import (
     Tier,
     Verdict,
 )
-
 from tests.core.worlds import DNS, START, World, backend, config
 
 BAD = Verdict.FAILED

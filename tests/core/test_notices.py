@@ -3,6 +3,7 @@
 from collections import Counter
 
 import pytest
+
 from orchestrator.core.events import (
     Acknowledge,
     Deliver,
@@ -14,7 +15,6 @@ from orchestrator.core.events import (
     Reconfigured,
 )
 from orchestrator.core.model import AlertPolicy, NoticeKind, Severity, Verdict
-
 from tests.core.worlds import World, backend, config
 
 BAD = Verdict.FAILED
@@ -102,7 +102,7 @@ def test_a_sent_notice_leaves_the_outbox_and_only_then(world):
     world.down("a")
     waiting = set(world.fleet.outbox)
     assert waiting
-    first = sorted(waiting)[0]
+    first = min(waiting)
     turn = world.give(NoticesSent((first, "no such notice"), "telegram"))
     assert turn.durable
     assert set(world.fleet.outbox) == waiting - {first}
