@@ -18,6 +18,7 @@ from orchestrator.edge.rows import clean
 HOUR_S = 3600
 LATEST = 30  # answers kept in memory for each backend
 CHANGES = 200  # changes kept in the database for each backend
+READ_HOURS = 2000
 WAITING = 5000  # tallies of past hours that may wait for a full disk
 DETAIL_CHARS = 200
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # and one beyond
@@ -204,7 +205,8 @@ class Rolling:
                 track.tally.merge(tally)
             elif (tally.backend, hour) in self._past:
                 self._past[tally.backend, hour].merge(tally)
-        self._read = {hour} | {h for h in self._read if h >= hour - 2}
+        # Long kept: an hour that a full disk held up must not be added a second time.
+        self._read = {h for h in self._read if h > hour - READ_HOURS} | {hour}
 
     def take(self, *, tallies: bool) -> Batch:
         """Hand out what is to be written: changes always, tallies when asked for."""

@@ -100,7 +100,7 @@ def test_changes_are_a_ring_that_goes_on_after_a_restart(database, using):
     using(database, read)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     st.lists(
         st.tuples(
