@@ -12,9 +12,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from orchestrator.web.ports import App, Receive, Scope, Send
 from orchestrator.web.problems import MEDIA_TYPE, Problem, busy, send_problem
@@ -55,6 +60,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._received = 0
         self._refusal: Problem | None = None
         self._refused = False
+        self._running: RequestResponseCycle | None = None
         self._stalled: asyncio.TimerHandle | None = None
         self._deadline: asyncio.TimerHandle | None = None
         if len(self.connections) > self.limits.connections:
@@ -170,6 +176,10 @@ class GuardedProtocol(HttpToolsProtocol):
         self._refusal = problem
         raise Refused
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
     # ── deadlines ───────────────────────────────────────────────────────────────────────────────
 
     def _arm(self, after_s: float) -> None:
@@ -182,6 +192,9 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _late(self) -> None:
         self._deadline = None
+        if self.flow.read_paused and not self.transport.is_closing():
+            self._arm(self.limits.header_deadline_s)  # it is we who do not read; see pause_writing
+            return
         if self._stage == "idle":
             self.transport.close()
             return
@@ -206,15 +219,16 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         self._refused = True
         self._disarm()
-        cycle = self.cycle
+        cycle = self._running
         answering = cycle is not None and not cycle.response_complete
-        if answering:
+        if cycle is not None and answering:
             cycle.disconnected = True
             cycle.message_event.set()
+        self.pipeline.clear()
         if self.transport.is_closing():
             return
         self.flow.resume_reading()
-        if not (answering and cycle.response_started):
+        if not (cycle is not None and answering and cycle.response_started):
             self.transport.write(self._rendered(problem))
         if self.transport.can_write_eof():
             self.transport.write_eof()

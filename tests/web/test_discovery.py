@@ -226,7 +226,7 @@ def test_quiet_streams_are_kept_alive_and_too_many_are_refused():
             await reader.readuntil(b": still here")
         refused = await site.client.get("/discovery/chat/events")
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "10")
-        writer.close()
+        writer.transport.abort()
         await site.until(lambda: site.web.streams.open == 0)
 
     run(test)
@@ -235,14 +235,16 @@ def test_quiet_streams_are_kept_alive_and_too_many_are_refused():
 def test_one_far_client_cannot_take_all_streams():
     async def test(site: Site) -> None:
         site.web.streams.each = 1
-        far = b"GET /discovery/chat/events HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n"
+        far = (
+            b"GET /discovery/chat/events HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n"
+        )
         reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
         writer.write(far)
         await site.until(lambda: site.web.streams.open == 1)
         headers = {"x-forwarded-for": "198.51.100.1, 192.0.2.7"}
         answer = await site.client.get("/discovery/chat/events", headers=headers)
         assert answer.status_code == 503
-        writer.close()
+        writer.transport.abort()
 
     run(test)
 
@@ -264,7 +266,9 @@ def test_a_thousand_backends_coming_up_are_prepared_in_one_go():
     run(test, config=config, settled=False)
 
 
-@given(st.lists(st.tuples(st.booleans(), TAGS), max_size=6), TAGS, st.sampled_from([",", ", ", " ,"]))
+@given(
+    st.lists(st.tuples(st.booleans(), TAGS), max_size=6), TAGS, st.sampled_from([",", ", ", " ,"])
+)
 def test_if_none_match_finds_the_tag_wherever_it_stands(others, mine, comma):
     etag = b'"%s"' % mine.encode()
     listed = [("W/" if weak else "") + f'"{tag}"' for weak, tag in others]

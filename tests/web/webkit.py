@@ -28,6 +28,7 @@ from orchestrator.edge.queries import Audit
 from orchestrator.web.app import Web, build, servers
 from orchestrator.web.carrier import WebSettings
 from orchestrator.web.parts import Parts
+from orchestrator.web.server import Server
 
 TOKEN = "0123456789abcdef" * 4
 START = 1_790_000_000.0
@@ -52,7 +53,9 @@ class MemoryStore:
     async def answered(self, key: str) -> Answer | None:
         return self.answers.get(key)
 
-    async def events(self, after: int = 0, limit: int = 100, subject: str | None = None) -> list[Row]:
+    async def events(
+        self, after: int = 0, limit: int = 100, subject: str | None = None
+    ) -> list[Row]:
         rows = [row for row in self.rows if row.seq > after and subject in (None, row.subject)]
         return rows[:limit] if after else rows[-limit:]
 
@@ -143,13 +146,19 @@ def world(**more: Any) -> FleetConfig:
 class Site:
     """A running server, and ways to talk to it."""
 
-    def __init__(self, stand: Stand, web: Web, port: int, metrics_port: int) -> None:
-        self.stand, self.web, self.port, self.metrics_port = stand, web, port, metrics_port
-        self.url = f"http://127.0.0.1:{port}"
+    def __init__(self, stand: Stand, web: Web, listeners: list[Server]) -> None:
+        self.stand, self.web, self.listeners = stand, web, listeners
+        self.port, self.metrics_port = listeners[0].port, listeners[-1].port
+        self.url = f"http://127.0.0.1:{self.port}"
         self.client = httpx.AsyncClient(base_url=self.url, timeout=10)
         self.admin = httpx.AsyncClient(
             base_url=self.url, timeout=10, headers={"authorization": f"Bearer {TOKEN}"}
         )
+
+    @property
+    def connections(self) -> set[Any]:
+        running = self.listeners[0]._uvicorn
+        return running.server_state.connections if running is not None else set()
 
     async def raw(self, *pieces: bytes, within_s: float = 5.0) -> bytes:
         """Send bytes on a new connection and read until the server closes it."""
@@ -160,7 +169,7 @@ class Site:
             async with asyncio.timeout(within_s):
                 return await reader.read()
         finally:
-            writer.close()
+            writer.transport.abort()
 
     async def until(self, holds: Callable[[], bool], within_s: float = 5.0) -> None:
         async with asyncio.timeout(within_s):
@@ -179,14 +188,20 @@ async def serving(
         stand.settle()
     digest = hashlib.sha256(TOKEN.encode()).digest()
     settings = WebSettings(
-        **{"host": "127.0.0.1", "port": 0, "public_url": None, "admin_token_sha256": digest, **given}
+        **{
+            "host": "127.0.0.1",
+            "port": 0,
+            "public_url": None,
+            "admin_token_sha256": digest,
+            **given,
+        }
     )
     web = build(Parts(settings, stand, store, version="1.2.3", **(parts or {})))
     listeners = servers(web)
     for one in listeners:
         one.bind()
         await one.start()
-    site = Site(stand, web, listeners[0].port, listeners[-1].port)
+    site = Site(stand, web, listeners)
     try:
         yield site
     finally:
