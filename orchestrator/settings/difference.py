@@ -43,6 +43,14 @@ def differences(old: Config, new: Config) -> list[Difference]:
         if before != after
     ]
     found += [
+        Difference(f"{what} changes: {before} → {after}")
+        for what, before, after in (
+            ("instance", old.fleet.instance, new.fleet.instance),
+            ("timezone", old.timezone, new.timezone),
+        )
+        if before != after
+    ]
+    found += [
         Difference(f"{what} changes", restart=True)
         for what, before, after in (
             ("server.listen", (old.web.host, old.web.port), (new.web.host, new.web.port)),
@@ -53,8 +61,6 @@ def differences(old: Config, new: Config) -> list[Difference]:
             ("server.body_limit", old.web.body_limit, new.web.body_limit),
             ("the admin token", old.web.admin_token_sha256, new.web.admin_token_sha256),
             ("the page's language", old.web.language, new.web.language),
-            ("instance", old.fleet.instance, new.fleet.instance),
-            ("timezone", old.timezone, new.timezone),
         )
         if before != after
     ]

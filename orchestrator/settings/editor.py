@@ -29,6 +29,7 @@ def schema() -> dict[str, Any]:
         "description": "The places that can serve the model.",
         "additionalProperties": {"anyOf": kinds},
     }
+    _tidy(found)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **found,
@@ -46,7 +47,7 @@ def _tidy(node: Any) -> None:
     if isinstance(node.get("title"), str):
         del node["title"]
     default = node.get("default")
-    if default is None:
+    if default is None or isinstance(default, dict):
         node.pop("default", None)
     elif isinstance(default, float) and "number" not in str(node):
         node["default"] = spoken(default)

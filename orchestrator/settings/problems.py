@@ -24,7 +24,7 @@ _PREFIXED = re.compile(
 _SEGMENT = re.compile(r"(?=[A-Za-z0-9]*[0-9])(?=[A-Za-z0-9]*[A-Za-z])[A-Za-z0-9]{16,}")
 _USERINFO = re.compile(r"://[^/@\s]+@")
 _SCHEME = re.compile(
-    r"(?<![A-Za-z0-9+.-])(?!https?:|tcp:|sqlite|rclone:|gs:)[A-Za-z][A-Za-z0-9+.-]*://"
+    r"(?<![A-Za-z0-9+.-])(?!https?:|tcp:|sqlite|rclone:|gs:)[A-Za-z][A-Za-z0-9+.-]*://\S{16}"
 )
 _LITERAL = re.compile(r"(\"\"\"|'''|\"|')(.*?)(\1|$)")
 _KEY_BEFORE = re.compile(r"([A-Za-z0-9_.-]+)[\"']?\s*=\s*[\[{(]?\s*$")
