@@ -81,6 +81,7 @@ class Change:
 class Place:
     """The name, who signs there, how to write it, and what its provider can do.
 
+    `zone` may be empty where the provider knows none.
     `marks`: the provider keeps ids and comments; without, it holds at most one A and one AAAA and
     deletes nothing. `private`: addresses that are not global may be published.
     """
@@ -151,7 +152,7 @@ def plan(found: Sequence[Record], publication: Publication, place: Place, now: f
 def unsafe(wanted: Sequence[Target], place: Place) -> str:
     """Say why these targets must not be published at that name; empty if they may."""
     name, zone = host(place.name), host(place.zone)
-    if name != zone and not name.endswith("." + zone):
+    if zone and name != zone and not name.endswith("." + zone):
         return f"{name} is not inside the zone {zone}"
     if not is_host(name):
         return f"{name} is not a host name"

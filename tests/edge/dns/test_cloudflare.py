@@ -1,6 +1,8 @@
 """The Cloudflare provider, by its real SDK, against a stand-in that is as strict as the real one."""
 
 import asyncio
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -10,7 +12,7 @@ from orchestrator.core.records import Place, Record, Verdict, plan
 from orchestrator.edge.dns import open_provider
 from orchestrator.errors import BadReply, ConfigError, NotAllowed, Throttled, Unreachable
 from tests.edge.dns.world import A1, A2, ALIAS, NAME, cloudflare_settings
-from tests.standins.cloudflare import CloudflareStandin, Faults
+from tests.standins.cloudflare import ROOT, CloudflareStandin, Faults
 
 PLACE = Place(name=NAME, zone="example.org", instance="home", proxied=False)
 
@@ -203,6 +205,34 @@ def test_keys_in_the_environment_do_not_take_the_tokens_place(monkeypatch):
         assert await provider.read(NAME) == []
 
     with_standin(scenario)
+
+
+def test_the_sdk_is_imported_only_where_it_is_configured():
+    heavy = "{'cloudflare', 'httpx', 'dns'} & set(sys.modules)"
+    code = f"import sys, orchestrator.edge.dns.reconciler; sys.exit(bool({heavy}))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_reading_and_writing_never_import_the_models_of_every_record_type():
+    """They are 10 MB of the daemon's memory."""
+    code = """
+import asyncio, sys
+from orchestrator.edge.dns import open_provider
+from tests.edge.dns.world import NAME, cloudflare_settings
+from tests.standins.cloudflare import CloudflareStandin
+
+async def run():
+    async with CloudflareStandin() as standin:
+        provider = open_provider(cloudflare_settings(standin))
+        await provider.read(NAME)
+        await provider.check_token()
+        await provider.close()
+
+asyncio.run(run())
+sys.exit("cloudflare.types.dns" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
+    assert done.returncode == 0
 
 
 def test_an_unknown_provider_is_a_configuration_error():
