@@ -95,12 +95,13 @@ class Runner:
     ) -> None:
         self._tools, self._table, self._report = tools, table, report
         self._heavy = asyncio.Lock()
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: set[asyncio.Future[Any]] = set()
         found = ((job, job.trigger(tools)) for job in schedule)
         self._entries = {
             job.name: _Entry(job, trigger) for job, trigger in found if trigger is not None
         }
-        self._scheduler = AsyncIOScheduler(timezone=tools.timezone)
+        # UTC: each trigger knows its own zone, and UTC has no hour that comes twice.
+        self._scheduler = AsyncIOScheduler(timezone=UTC)
         self._scheduler.add_listener(_tell, EVENT_JOB_MISSED | EVENT_JOB_MAX_INSTANCES)
 
     async def start(self, converged: Awaitable[object]) -> None:
@@ -123,7 +124,7 @@ class Runner:
                 max_instances=1,
             )
         self._scheduler.start()
-        self._spawn(self._catch_up(converged, missed))
+        self._spawn(self._catch_up(self._spawn(converged), missed))
 
     async def stop(self) -> None:
         """Stop everything; a run under way is cancelled and written down as stopped."""
@@ -195,7 +196,7 @@ class Runner:
                 found.append((due, entry))
         return [entry for _, entry in sorted(found, key=lambda pair: pair[0])]
 
-    async def _catch_up(self, converged: Awaitable[object], missed: Sequence[_Entry]) -> None:
+    async def _catch_up(self, converged: asyncio.Future[Any], missed: Sequence[_Entry]) -> None:
         await converged
         for entry in missed:
             if not entry.running and entry.crashes < QUARANTINE_AFTER:
@@ -211,8 +212,8 @@ class Runner:
         elif not entry.running:
             await self._spawn(self._run(entry))
 
-    def _spawn(self, work: Any) -> asyncio.Task[Any]:
-        task: asyncio.Task[Any] = asyncio.ensure_future(work)
+    def _spawn(self, work: Awaitable[Any]) -> asyncio.Future[Any]:
+        task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task

@@ -103,6 +103,7 @@ class _Cron(BaseTrigger):  # type: ignore[misc]  # apscheduler has no types
 
     Given a previous time within the repeated hour, APScheduler 3.11's cron trigger returns that
     same time for ever. Asked afresh for the first time after an instant in UTC, it is right.
+    Answers are in UTC too: Python compares times of one zone without looking at the fold.
     """
 
     def __init__(self, inner: BaseTrigger, *, once: bool) -> None:
@@ -118,7 +119,7 @@ class _Cron(BaseTrigger):  # type: ignore[misc]  # apscheduler has no types
         found = self._after(after)
         while self.once and found is not None and found.fold:
             found = self._after(found.astimezone(UTC) + _INSTANT)
-        return found
+        return found.astimezone(UTC) if found is not None else None
 
     def _after(self, instant: datetime) -> datetime | None:
         found: datetime | None = self.inner.get_next_fire_time(None, instant)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ def test(ctx: typer.Context) -> int | None:
     from orchestrator.settings import load
 
     out = ctx.obj.output()
-    settings = load(find_config(ctx.obj.config)).alerts
+    settings = load(find_config(ctx.obj.config), environ=os.environ).alerts
     if not settings.channels:
         out.say("No channel is configured: notices go to the log. Add some under [alerts].")
     results = asyncio.run(try_channels(settings)) if settings.channels else []

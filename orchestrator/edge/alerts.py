@@ -110,9 +110,12 @@ class Courier:
         children: Children,
         clock: Clock,
         random: Random,
+        gather_s: float = GATHER_S,
+        recheck_s: float = RECHECK_S,
     ) -> None:
         self._outbox, self._held, self._report = outbox, held, report
         self._children, self._clock, self._random = children, clock, random
+        self._gather_s, self._recheck_s = gather_s, recheck_s
         self._woken = asyncio.Event()
         self._told: dict[str, tuple[str, float]] = {}  # sent, not yet out of the outbox
         self._sent_at: list[float] = []
@@ -189,7 +192,7 @@ class Courier:
         if not self._outbox():
             return None
         now = self._clock.steady()
-        waits = [RECHECK_S]
+        waits = [self._recheck_s]
         if self._settings.channels:
             waits += [at - now for at in (self._next_try(), self._calm_until()) if at > now]
         return max(0.01, min(waits))
@@ -198,8 +201,8 @@ class Courier:
         """Let what belongs together arrive: a moment, longer while it keeps coming."""
         count, waited = len(self._pending()), 0.0
         while waited < GATHER_MORE_S:
-            await asyncio.sleep(GATHER_S)
-            waited += GATHER_S
+            await asyncio.sleep(self._gather_s)
+            waited += self._gather_s
             before, count = count, len(self._pending())
             if count <= before:
                 return

@@ -39,6 +39,8 @@ def serve(main: Callable[[dict[str, Any]], dict[str, Any]]) -> NoReturn:
         answer = {"error": f"{type(error).__name__} at {place}"}
     with os.fdopen(answer_to, "wb") as out:
         out.write(b"\n" + json.dumps(answer).encode() + b"\n")
+    sys.stdout.flush()
+    sys.stderr.flush()
     # Not sys.exit: a library's thread that still waits for a server would keep us here.
     os._exit(0)
 
