@@ -3,6 +3,7 @@
 import itertools
 
 import pytest
+
 from orchestrator.core.choice import Candidate, Rank, choose
 from orchestrator.core.model import Health, Pin, Tier
 

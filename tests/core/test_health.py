@@ -4,6 +4,7 @@ import itertools
 from dataclasses import replace
 
 import pytest
+
 from orchestrator.core.health import (
     Lease,
     failback_wait_s,

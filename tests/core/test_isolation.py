@@ -3,9 +3,9 @@
 import itertools
 
 import pytest
+
 from orchestrator.core.events import AskControls, ControlsAnswered, Heartbeat, ProbeSoon
 from orchestrator.core.model import BackendState, Health, HealthPolicy, Session, Source, Verdict
-
 from tests.core.worlds import START, World, backend, config
 
 BAD = Verdict.FAILED

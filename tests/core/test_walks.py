@@ -4,6 +4,7 @@ import copy
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from orchestrator.core.draft import pools
 from orchestrator.core.events import (
     Acknowledge,
@@ -42,7 +43,6 @@ from orchestrator.core.model import (
     Tier,
     Verdict,
 )
-
 from tests.core.worlds import DNS, World, backend, config
 
 NAMES = "abc"
