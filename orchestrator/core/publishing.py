@@ -73,7 +73,7 @@ def troubled(draft: Draft, event: DnsTroubled) -> None:
     record = state.publication
     news = event.trouble is not record.trouble or event.detail != record.detail
     since = record.trouble_since if event.trouble is record.trouble else draft.at
-    adopt = record.adopt and event.trouble is DnsTrouble.UNREACHABLE
+    adopt = record.adopt and (event.outbid or event.trouble is DnsTrouble.UNREACHABLE)
     record = replace(
         record,
         trouble=event.trouble,
