@@ -20,9 +20,21 @@ def serve(
     """Run the daemon until SIGTERM or Ctrl-C. SIGHUP, or `aion reload`, reads the file again."""
     if with_parent:
         end_with_parent()
+    without_rich()
     from orchestrator.main import serve as run
 
     return run(ctx.obj.config, shadow=shadow)
+
+
+def without_rich() -> None:
+    """Keep structlog from importing rich and pygments: 4 MB for tracebacks it never prints here."""
+    import sys
+
+    if "rich" not in sys.modules:
+        sys.modules["rich"] = None  # type: ignore[assignment]
+        import structlog.dev  # noqa: F401 - for what it does not import
+
+        del sys.modules["rich"]
 
 
 def end_with_parent() -> None:

@@ -110,8 +110,9 @@ def review(draft: Draft, name: str) -> None:
         return
     state = replace(state, would="", review_at=due)
     if choice.to == state.active:
-        state = replace(state, settled=state.settled or _confirmed(draft, service, state))
-        draft.put_service(state)
+        why = choice.why if state.active is None else state.reason
+        settled = state.settled or _confirmed(draft, service, state)
+        draft.put_service(replace(state, reason=why, settled=settled))
         return
     if choice.planned and choice.to is not None and state.active is not None:
         draft.put_service(state)
