@@ -36,6 +36,9 @@ ENGINES: Final[tuple[str, ...]] = (
 )
 """Names of the engines, without importing what they are (`backends.engines`, `backends.static`)."""
 
+CANARYLESS: Final[frozenset[str]] = frozenset({"http", "tcp"})
+"""Engines of which no completion can be asked: no canary is to be planned for them."""
+
 
 def kind(name: str) -> ModuleType:
     """Import the module of a kind. Raises KeyError for a name that is not in KINDS."""

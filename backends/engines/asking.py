@@ -87,13 +87,15 @@ class Asker:
         self._headers = dict(headers)
         self._plan = plan
         self._ports = ports
+        listing = engine.models is None or engine.health_lists
+        self._health_bytes = LIST_BYTES if listing else 65536
         self._listed_at: float | None = None
         self._models: tuple[str, ...] = ()
 
     async def probe(self) -> Observation:
         """Ask for health, and for the model list when it is due."""
         try:
-            reply = await self._get(self._engine.health)
+            reply = await self._get(self._engine.health, self._health_bytes)
         except Unreachable as error:
             return self._seen(failed(str(error)))
         finding = read_health(self._engine, reply, self._ports.clock.wall())
@@ -135,7 +137,7 @@ class Asker:
         wanted = next(iter(self._plan.models.values()), None)
         return wanted or next(iter(self._models), NO_MODEL)
 
-    async def _get(self, path: str, max_bytes: int = 65536) -> Reply:
+    async def _get(self, path: str, max_bytes: int) -> Reply:
         return await self._ports.http.request(
             "GET",
             self._root + path,

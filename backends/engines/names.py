@@ -9,8 +9,9 @@ from typing import Any, Final
 from backends.engines.answers import NAME, OK, Finding, failed, plain
 from orchestrator.core.model import Verdict
 
-LISTED: Final = 500  # a longer list is cut; OpenRouter's has some 400
-SHOWN: Final = 5
+LISTED: Final = 20_000  # of a longer list the rest is not looked at; OpenRouter's has some 400
+KEPT: Final = 500  # of them in an observation
+SHOWN: Final = 5  # of them in a sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ def compare(listed: Sequence[Listed], models: Mapping[str, str], same: Same) -> 
     None of them there, or all that are there failed to load: it does not work. All still loading:
     not yet. Some missing: it works, and the missing ones are named.
     """
-    shown = tuple(plain(one.name, NAME) for one in listed)
+    shown = tuple(plain(one.name, NAME) for one in listed[:KEPT])
     found = {
         ours: next((one for one in listed if same(theirs, one)), None)
         for ours, theirs in models.items()
@@ -87,7 +88,7 @@ def compare(listed: Sequence[Listed], models: Mapping[str, str], same: Same) -> 
     if not models:
         return Comparison(OK, shown, ())
     if not there:
-        return Comparison(failed(_absent(models, shown)), shown, missing)
+        return Comparison(failed(_absent(models, shown, len(listed))), shown, missing)
     states = {one.state for one in there}
     first = there[0]
     if states == {"loading"}:
@@ -102,10 +103,10 @@ def compare(listed: Sequence[Listed], models: Mapping[str, str], same: Same) -> 
     return Comparison(finding, shown, missing)
 
 
-def _absent(models: Mapping[str, str], shown: tuple[str, ...]) -> str:
+def _absent(models: Mapping[str, str], shown: tuple[str, ...], total: int) -> str:
     wanted = ", ".join(f"`{plain(theirs, NAME)}`" for theirs in list(models.values())[:SHOWN])
     has = ", ".join(shown[:SHOWN]) or "none"
-    more = f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
+    more = f" and {total - SHOWN} more" if total > SHOWN else ""
     verb = "is" if len(models) == 1 else "are"
     noun = "model" if len(models) == 1 else "models"
     return f"{noun} {wanted} {verb} not there; it has: {has}{more}"

@@ -294,3 +294,40 @@ def test_whatever_json_a_server_answers_makes_one_printable_line(engine, body, s
     ):
         assert found.detail.isprintable()
         assert len(found.detail) <= 700
+
+
+@pytest.mark.parametrize("engine", ["openai", "lmstudio", "vllm"])
+def test_a_model_deep_in_a_very_long_list_is_found(engine):
+    listed = {"data": [{"id": f"maker/model-{n}", "description": "x" * 500} for n in range(3000)]}
+    sizes = []
+
+    class Whole(TableHttp):
+        async def request(self, method, url, *, max_bytes=65536, **keys):
+            got = await super().request(method, url, max_bytes=max_bytes, **keys)
+            sizes.append(len(got.body))
+            assert len(got.body) <= max_bytes
+            return got
+
+    http = Whole(
+        {"/health": reply(200), "/v1/models": reply(200, listed), "/api/v0/models": reply(404)}
+    )
+    seen = run(driver(http, plan(engine=engine, models={"ours": "maker/model-2999"})).probe())
+    assert (seen.verdict, seen.missing) == (Verdict.OK, ())
+    assert len(seen.models) == 500
+    assert max(sizes) > 1_000_000
+
+
+def test_names_that_are_no_text_at_all_do_no_harm():
+    broken = reply(200, '{"data": [{"id": "\\ud800"}, {"id": "' + "9" * 100 + '"}]}')
+    made = driver(TableHttp({"/v1/models": broken}), plan(models={"a": "b"}))
+    seen = run(made.probe())
+    assert seen.verdict is Verdict.FAILED
+    assert all(name.isprintable() for name in seen.models)
+    seen.detail.encode()
+
+
+def test_engines_without_canaries_are_known_without_asking():
+    for name in backends.ENGINES:
+        url = "tcp://h:1" if name == "tcp" else "http://h:1"
+        made = driver(TableHttp({}), plan(engine=name, url=url))
+        assert (run(made.canary()) is None) == (name in backends.CANARYLESS)
