@@ -65,7 +65,7 @@ KINDS: dict[str, Phrases] = {
         titles=(N_("{backend} keeps falling"),),
         body=(
             N_("It went down {falls} times within an hour."),
-            N_("It has to stay up for {wait} before it is preferred again."),
+            N_("It has to stay up longer than usual ({wait}) before it is preferred again."),
         ),
         over=(N_("{backend} has been steady"),),
     ),
@@ -101,7 +101,7 @@ KINDS: dict[str, Phrases] = {
     "inbound_lost": Phrases(
         titles=(N_("No heartbeat reaches aion"),),
         body=(
-            N_("All sessions fell silent together while probes still pass: {sessions}."),
+            N_("All sessions ({sessions}) fell silent together while probes still pass."),
             N_("Check the public address, its tunnel or proxy, and its certificate."),
         ),
         over=(N_("Heartbeats reach aion again"),),
@@ -154,7 +154,12 @@ KINDS: dict[str, Phrases] = {
         over=(N_("{service} is no longer held by a dead backend"),),
     ),
     "paused": Phrases(
-        titles=(N_("{by} paused aion until {until}"), N_("{by} paused aion"), N_("aion is paused")),
+        titles=(
+            N_("{by} paused aion until {until}"),
+            N_("{by} paused aion"),
+            N_("aion is paused until {until}"),
+            N_("aion is paused"),
+        ),
         body=(N_("It only watches: nothing is moved or published. To end it: aion resume"),),
         over=(N_("aion acts again"),),
     ),

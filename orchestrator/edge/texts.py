@@ -29,6 +29,7 @@ from orchestrator.edge.phrases import FRAMES, KINDS, SEVERITIES, Phrases
 LOCALE = Path(__file__).with_name("locale")
 MAX_VALUE = 300
 _DURATIONS = frozenset({"gap", "wait", "lasted", "for"})
+_OURS = frozenset({"subject", "name", "since", "lasted", "incident", "by"})
 _MOMENTS = frozenset({"retry_at", "until", "ends_at"})
 _NUMBER = re.compile(r"-?[0-9]{1,11}(\.[0-9]{1,9})?")  # nan and inf are words, not numbers
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
@@ -61,6 +62,7 @@ def render(notice: Notice, style: Style) -> Text:
     """Say one notice. Never raises, whatever its topic and parameters."""
     values = _values(notice.params, style, notice.created_at)
     values.setdefault("subject", _clean(notice.subject))
+    values.setdefault("name", values["subject"])
     if notice.incident:
         values.setdefault("incident", _clean(notice.incident))
     text = _describe(notice.topic, values, style)
@@ -88,6 +90,7 @@ def incident_title(incident: Incident, style: Style) -> str:
     """Return one line saying what is wrong, for the command line and the status page."""
     values = _values(incident.params, style, incident.opened_at)
     values.setdefault("subject", _clean(incident.subject))
+    values.setdefault("name", values["subject"])
     return _describe(incident.kind, values, style).title
 
 
@@ -141,8 +144,8 @@ def _plainly(kind: str, values: Mapping[str, str]) -> Text:
     """Say what is not in our phrases: the kind, the subject, and whatever came with it."""
     head = _clean(kind).replace("_", " ")
     title = f"{head}: {values['subject']}" if values.get("subject") else head
-    rest = (f"{name}: {value}" for name, value in values.items() if name != "subject" and value)
-    return Text(title, "; ".join(rest))
+    shown = {name: value for name, value in values.items() if value and name not in _OURS}
+    return Text(title, "; ".join(f"{name}: {value}" for name, value in shown.items()))
 
 
 def _first(messages: Iterable[str], values: Mapping[str, str], style: Style) -> str:
@@ -170,7 +173,7 @@ def _fill(message: str, values: Mapping[str, str]) -> str:
 
 def _values(params: Mapping[str, str], style: Style, now: float) -> dict[str, str]:
     values = {name: _clean(str(value)) for name, value in params.items()}
-    opened = _number(values.get("opened_at", ""))
+    opened = _number(values.get("since", ""))
     if opened is not None and "lasted" not in values and "lasted_s" not in values:
         values["lasted"] = str(now - opened)
     for name in tuple(values):

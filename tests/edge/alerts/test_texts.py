@@ -85,7 +85,7 @@ def test_a_sentence_whose_value_is_missing_is_left_out():
 def test_one_thread_reads_from_opened_to_closed(kind, title):
     told = _notice(kind, backend="colab", reason="timed out", lasted_s="7200", by="ana")
     assert render(told, EN).title == title
-    since = _notice(kind, backend="colab", reason="timed out", opened_at="-7200", by="ana")
+    since = _notice(kind, backend="colab", reason="timed out", since="-7200", by="ana")
     assert render(since, EN).title == title
 
 
@@ -99,6 +99,11 @@ def test_every_kind_of_the_core_has_words():
     for kind in KINDS:
         text = render(replace(_notice(backend="b"), topic=kind), EN)
         assert text.title
+
+
+def test_a_name_that_fails_from_outside_is_called_by_its_name():
+    notice = replace(_notice(topic="name_unreachable", detail="x"), subject="ai.example.org")
+    assert render(notice, EN).title == "ai.example.org does not answer from outside"
 
 
 def test_an_unknown_kind_is_told_plainly():
