@@ -19,7 +19,7 @@ from orchestrator.settings.policies import (
     too_fast,
 )
 from orchestrator.settings.positions import Path
-from orchestrator.settings.problems import Problem, dotted, is_secret_key, nearest, shown
+from orchestrator.settings.problems import Problem, dotted, is_secret_key, named, nearest
 from orchestrator.settings.reading import Reading
 from orchestrator.settings.schema import Backend
 from orchestrator.settings.values import NAME, is_remote, split, spoken
@@ -58,9 +58,10 @@ def _names(reading: Reading) -> Iterator[Problem]:
                 yield Problem(path, f"{dotted(path)}: {text}", on_key=True)
             if (first := seen.setdefault(name.lower(), name)) != name:
                 yield Problem(
-                    path, f"{dotted(path)}: the same name as `{shown(first)}`", on_key=True
+                    path, f"{dotted(path)}: the same name as `{named(first)}`", on_key=True
                 )
-    if not reading.declared and reading.sound(("backends",)):
+    unread = reading.document.problems and not reading.document.data
+    if not reading.declared and not unread and reading.sound(("backends",)):
         text = "there is no backend: add a table [backends.NAME], or run `aion init`"
         yield Problem(("backends",), text)
 
@@ -108,7 +109,7 @@ def _backends(reading: Reading) -> Iterator[Problem]:
     for name, backend in reading.settings.backends.items():
         path: Path = ("backends", name)
         if backend.engine not in ENGINES:
-            text = f"unknown engine `{shown(backend.engine)}`"
+            text = f"unknown engine `{named(backend.engine)}`"
             hint = nearest(backend.engine, ENGINES) or f"; known are {', '.join(ENGINES)}"
             yield Problem((*path, "engine"), f"{dotted(path)}: {text}{hint}")
         url = url_of(reading, name) or ""
@@ -135,11 +136,11 @@ def _services(reading: Reading) -> Iterator[Problem]:
             place = (*path, number)
             if backend not in reading.declared:
                 hint = nearest(backend, reading.declared)
-                text = f"no backend is called `{shown(backend)}`{hint}"
+                text = f"no backend is called `{named(backend)}`{hint}"
                 yield Problem(place, f"{dotted(path[:-1])}: {text}")
             elif backend in service.backends[:number]:
                 yield Problem(
-                    place, f"{dotted(path[:-1])}: `{shown(backend)}` is in the pool twice"
+                    place, f"{dotted(path[:-1])}: `{named(backend)}` is in the pool twice"
                 )
 
 

@@ -54,6 +54,11 @@ def shown(name: object, longest: int = 60) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
+def named(name: object) -> str:
+    """Give a name that an operator wrote, unless a secret was pasted there."""
+    return "•••" if looks_secret(str(name)) else shown(name)
+
+
 def dotted(path: Path) -> str:
     """Write a path as in TOML, `backends.gpu-vm.models[0]`."""
     text = ""
@@ -102,8 +107,9 @@ def render(
     entries: list[tuple[int, int, str]] = []
     for problem in found:
         origin = _origin(problem.path, origins)
+        if not origin and problem.path[:-1] not in places.keys:
+            origin = _near(problem.path, origins)
         mark = None if origin else _place(problem, places)
-        origin = origin or (None if mark else _near(problem.path, origins))
         if mark is None:
             entries.append(
                 (1 << 30, 0, f"  {origin}: {problem.text}" if origin else f"  {problem.text}")

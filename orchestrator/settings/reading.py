@@ -20,7 +20,7 @@ from orchestrator.settings import credentials, layers, wording
 from orchestrator.settings.document import Document
 from orchestrator.settings.layers import Layer
 from orchestrator.settings.positions import Path
-from orchestrator.settings.problems import Problem, dotted, nearest, shown
+from orchestrator.settings.problems import Problem, dotted, named, nearest
 from orchestrator.settings.schema import Backend, Settings
 
 _ROUNDS = 50  # each leaves something out, so a few are enough
@@ -96,7 +96,7 @@ def _validated(
                 layers.replace(trees[1], problem.path, retry.pop(problem.path))
             if again:
                 continue
-            found += new
+            found += [p for p in new if p.path not in bad]  # missing, for it was left out
             for problem in new:
                 path = _cut(trees, problem.path)
                 if not problem.on_key or path != problem.path:
@@ -172,7 +172,7 @@ def _unknown_kind(path: Path, kind: str) -> Problem:
         text = f"kind `{kind}` is not built into this version"
     else:
         hint = nearest(kind, KINDS) or f"; known are {', '.join(KINDS)}"
-        text = f"unknown kind `{shown(kind)}`{hint}"
+        text = f"unknown kind `{named(kind)}`{hint}"
     return Problem(path, f"{dotted(path[:-1])}: {text}")
 
 

@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from backends.base import Credential
 from orchestrator.settings.values import (
+    Chat,
     Duration,
     Host,
     Interval,
@@ -208,7 +209,7 @@ class Service(Table):
 class Telegram(Table):
     """Alerts by a Telegram bot."""
 
-    chat: int | str
+    chat: Chat
     """The chat's number, or "@channel"."""
     token: Credential
     api: Url = "https://api.telegram.org"

@@ -20,7 +20,7 @@ from orchestrator.settings.problems import nearest
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 CREDENTIAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)(ms|s|m|h|d)")
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)(ms|s|m|h|d)", re.ASCII)
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _LONGEST_S = 3650 * 86400.0
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
@@ -50,7 +50,20 @@ def positive(text: object) -> float:
 
 def or_off(text: object) -> float | str:
     """Read a duration, or the word `off`."""
-    return "off" if text == "off" else positive(text)
+    if text == "off":
+        return "off"
+    try:
+        return positive(text)
+    except ValueError as error:
+        raise ValueError(f'{error}; or "off"') from None
+
+
+def chat(given: object) -> int | str:
+    """Read a Telegram chat: a number, negative for groups, or `@channel`."""
+    named = isinstance(given, str) and re.fullmatch(r"@[A-Za-z0-9_]{3,64}|-?[0-9]{1,20}", given)
+    if named or (isinstance(given, int) and not isinstance(given, bool)):
+        return given if isinstance(given, int) else str(given)
+    raise ValueError('expected the chat\'s number, or "@channel"')
 
 
 def spoken(seconds: float) -> str:
@@ -86,7 +99,9 @@ def _zone_hint(name: str, known: set[str]) -> str:
 
 def window(text: object) -> tuple[dt.time, dt.time]:
     """Read `"23:30-07:30"`; the end may be on the next day."""
-    match = re.fullmatch(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)", _text(text))
+    match = re.fullmatch(
+        r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)", _text(text), re.ASCII
+    )
     if match is None:
         raise ValueError('expected two times of day, such as "23:30-07:30"')
     hours = [int(part) for part in match.groups()]
@@ -99,7 +114,7 @@ def window(text: object) -> tuple[dt.time, dt.time]:
 def listen(text: object) -> tuple[str, int]:
     """Read `"host:port"`; an IPv6 host stands in brackets. Port 0 takes any free one."""
     host, colon, port = _text(text).rpartition(":")
-    if not colon or not re.fullmatch(r"\d{1,5}", port) or int(port) > 65535:  # noqa: PLR2004
+    if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:  # noqa: PLR2004
         raise ValueError('expected "host:port", such as "127.0.0.1:8765"')
     bracketed = host.startswith("[") and host.endswith("]")
     if bracketed and _ip(str(host[1:-1])) is not None:
@@ -260,6 +275,7 @@ Period = Annotated[
 ]
 TimeZone = Annotated[str, *_checked(timezone, _TEXT)]
 Window = Annotated[tuple[dt.time, dt.time], *_checked(window, _TEXT, _window_text)]
+Chat = Annotated[int | str, *_checked(chat, {"type": ["integer", "string"]})]
 Listen = Annotated[tuple[str, int], *_checked(listen, _TEXT, _listen_text)]
 Host = Annotated[str, *_checked(hostname, _TEXT)]
 Url = Annotated[str, *_checked(url, _TEXT)]

@@ -13,16 +13,28 @@ BARE = st.from_regex(r"[A-Za-z0-9_-]{1,8}", fullmatch=True)
 ANY = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=8)
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
 NAMES = BARE | ANY
-LEAVES = st.integers(-99, 99) | st.booleans() | TEXT | st.floats(allow_nan=False, allow_infinity=False)
-VALUES = st.recursive(
-    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3), max_leaves=6
+LEAVES = (
+    st.integers(-99, 99) | st.booleans() | TEXT | st.floats(allow_nan=False, allow_infinity=False)
 )
-TREES = st.dictionaries(NAMES, VALUES | st.lists(st.dictionaries(NAMES, VALUES, max_size=2), min_size=1, max_size=2), max_size=5)
+VALUES = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
+    max_leaves=6,
+)
+TREES = st.dictionaries(
+    NAMES,
+    VALUES | st.lists(st.dictionaries(NAMES, VALUES, max_size=2), min_size=1, max_size=2),
+    max_size=5,
+)
 
 
 def quoted(text):
     plain = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
-    return '"' + "".join(plain.get(c, c if c >= " " and c != "\x7f" else f"\\u{ord(c):04x}") for c in text) + '"'
+    return (
+        '"'
+        + "".join(plain.get(c, c if c >= " " and c != "\x7f" else f"\\u{ord(c):04x}") for c in text)
+        + '"'
+    )
 
 
 class Writer:
@@ -56,7 +68,12 @@ class Writer:
             return self.text(value)
         if isinstance(value, list):
             gap = self.pick("", " ", "\n  # note ] }\n")
-            return "[" + ",".join(f"{gap}{self.value(item)}{gap}" for item in value) + self.pick("", ",")[: len(value)] + "]"
+            return (
+                "["
+                + ",".join(f"{gap}{self.value(item)}{gap}" for item in value)
+                + self.pick("", ",")[: len(value)]
+                + "]"
+            )
         if isinstance(value, dict):
             pairs = (f" {self.key(k)} = {self.value(v)} " for k, v in value.items())
             return "{" + ",".join(pairs) + "}"
@@ -68,7 +85,7 @@ class Writer:
             tables = isinstance(value, list) and value and all(isinstance(v, dict) for v in value)
             if isinstance(value, dict) and value and self.pick(True, False):
                 if len(value) == 1 and self.pick(True, False):
-                    (inner, item), = value.items()
+                    ((inner, item),) = value.items()
                     yield f"{self.key(name)} . {self.key(inner)} = {self.value(item)}{self.pick('', ' # x')}"
                 else:
                     later.append((name, value))
@@ -91,7 +108,13 @@ def documents(draw):
 
 
 def paths(value, start=()):
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    items = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     for key, item in items:
         yield (*start, key)
         yield from paths(item, (*start, key))
