@@ -23,7 +23,7 @@ from orchestrator.errors import BadReply, NotAllowed, Throttled, Unreachable
 PATH = "/nic/update"
 BROKEN_S = 1800.0  # "911": their side is broken; the protocol asks for at least 30 minutes
 MAX_REPLY = 2000
-AGENT = "aion-orchestrator/0.1 (https://github.com/aion-orchestrator)"
+AGENT = "aion-orchestrator"  # the protocol refuses clients that do not say what they are
 
 ACCEPTED = ("good", "nochg")
 # All of these ask a human to change something; repeating them leads to a block.

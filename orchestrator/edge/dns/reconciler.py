@@ -202,8 +202,8 @@ class Reconciler:
             delay = error.retry_after_s
             self._not_before = now + delay
         if isinstance(error, Unreachable | BadReply | NotAllowed):
-            service, _ = self._state()
-            pub = service.publication if service else None
+            service, frozen = self._state()
+            pub = service.publication if service and not frozen else None
             event = DnsTroubled(self._service, _trouble(error), str(error), now + delay)
             if pub and (pub.trouble, pub.detail) != (event.trouble, event.detail):
                 try:

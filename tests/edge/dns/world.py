@@ -15,13 +15,13 @@ NAME = "ai.example.org"
 A1, A2 = Target("A", "192.0.2.1"), Target("A", "192.0.2.2")
 ALIAS = Target("CNAME", "one.example.net")
 QUICK = Pace(
-    watch_s=0.2,
+    watch_s=0.08,
     recheck_s=0.02,
     echo_s=0.02,
     echo_max_s=0.05,
     retry_s=0.02,
     retry_max_s=0.1,
-    attempt_s=0.5,
+    attempt_s=1.0,
 )
 
 
