@@ -14,36 +14,24 @@ def serve(
         bool, typer.Option("--shadow", help="Only say what would be done: publish nothing.")
     ] = False,
     with_parent: Annotated[
-        bool, typer.Option("--with-parent", hidden=True, help="End when the parent process ends.")
-    ] = False,
-) -> int | None:
+        int, typer.Option("--with-parent", metavar="PID", hidden=True, help="End when it ends.")
+    ] = 0,
+) -> int:
     """Run the daemon until SIGTERM or Ctrl-C. SIGHUP, or `aion reload`, reads the file again."""
     if with_parent:
-        end_with_parent()
-    without_rich()
+        end_with_parent(with_parent)
     from orchestrator.main import serve as run
 
     return run(ctx.obj.config, shadow=shadow)
 
 
-def without_rich() -> None:
-    """Keep structlog from importing rich and pygments: 4 MB for tracebacks it never prints here."""
-    import sys
-
-    if "rich" not in sys.modules:
-        sys.modules["rich"] = None  # type: ignore[assignment]
-        import structlog.dev  # noqa: F401 - for what it does not import
-
-        del sys.modules["rich"]
-
-
-def end_with_parent() -> None:
-    """Have the kernel send us SIGTERM when the parent ends, however it ends (Linux)."""
+def end_with_parent(pid: int) -> None:
+    """Have the kernel send us SIGTERM when our parent `pid` ends, however it ends (Linux)."""
     import ctypes
     import os
     import signal
 
     set_death_signal = 1  # PR_SET_PDEATHSIG, prctl(2)
-    parent = os.getppid()
-    if ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM) == 0 and os.getppid() != parent:
-        raise SystemExit(1)  # it ended between our start and the call
+    ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)
+    if os.getppid() != pid:
+        raise SystemExit(1)  # it ended before we asked

@@ -28,7 +28,7 @@ STOP_S = 5.0
 MODEL = "demo-8b"
 USUAL_PORT = 8765
 INTERVALS = {"interval": "1s", "fast_interval": "250ms", "down_interval": "2s", "timeout": "1s"}
-FAILBACK_AFTER = "10s"
+FAILBACK_AFTER = "8s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ class World:
         path.write_text(secrets.token_urlsafe(32))
 
     async def _start_daemon(self) -> None:
-        words = ("serve", "--config", str(self.config), "--with-parent")
+        words = ("serve", "--config", str(self.config), "--with-parent", str(os.getpid()))
         await self._spawn("daemon", "orchestrator.cli", *words)
 
     async def _spawn(self, name: str, module: str, *words: str) -> asyncio.subprocess.Process:
