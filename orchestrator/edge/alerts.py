@@ -8,7 +8,7 @@ recognised by the notice's id at the end of its text.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import time
 from typing import Any
@@ -97,7 +97,8 @@ class Courier:
     """Sends what is in the outbox.
 
     `outbox` gives the unsent notices by id; `held` says that nothing may be sent now (our own
-    network is lost); `report` takes `NoticesSent` and `Flagged`.
+    network is lost); `report` takes `NoticesSent` and `Flagged`; `told` are the channels that were
+    flagged as down by an earlier run.
     """
 
     def __init__(
@@ -110,6 +111,7 @@ class Courier:
         children: Children,
         clock: Clock,
         random: Random,
+        told: Iterable[str] = (),
         gather_s: float = GATHER_S,
         recheck_s: float = RECHECK_S,
     ) -> None:
@@ -119,7 +121,7 @@ class Courier:
         self._woken = asyncio.Event()
         self._told: dict[str, tuple[str, float]] = {}  # sent, not yet out of the outbox
         self._sent_at: list[float] = []
-        self._lines: dict[str, _Line] = {}
+        self._lines = {name: _Line(told=True) for name in told}
         self.configure(settings)
 
     def configure(self, settings: AlertSettings) -> None:

@@ -112,7 +112,9 @@ def telegram(server: Post) -> Channel:
 class World:
     """An outbox that forgets what was reported as sent, as the loop does, and its courier."""
 
-    def __init__(self, *channels: Channel, children=run_child, heeds: bool = True, **how) -> None:
+    def __init__(
+        self, *channels: Channel, children=run_child, heeds: bool = True, told=(), **how
+    ) -> None:
         self.outbox: dict[str, Notice] = {}
         self.reports: list[NoticesSent | Flagged] = []
         self.held = False
@@ -126,6 +128,7 @@ class World:
             children=children,
             clock=self.clock,
             random=random.Random(1),
+            told=told,
             gather_s=0.05,
             recheck_s=0.05,
         )
@@ -357,6 +360,20 @@ def test_all_channels_down_is_flagged_once_and_its_end_too():
             it.put("kaggle")
             await until(lambda: len(it.flags) == 4, "the end was not flagged")
         assert it.flags[2:] == [("a", False), ("b", False)]
+
+    asyncio.run(world())
+
+
+def test_a_channel_flagged_by_an_earlier_run_is_tried_first_and_cleared():
+    async def world():
+        children = Scripted()
+        it = World(A, B, children=children, told=("b", "gone"))
+        assert it.flags == [("gone", False)]
+        async with it.running():
+            it.put("colab")
+            await until(lambda: it.sent, "nothing was sent")
+        assert it.sent == [(("colab",), "b")]
+        assert it.flags[1:] == [("b", False)]
 
     asyncio.run(world())
 
