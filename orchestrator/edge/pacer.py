@@ -139,8 +139,9 @@ class Pacer:
         seen = await self._bounded(name, source, look)
         if self._running.get(key) is not asyncio.current_task():
             return  # removed meanwhile
-        if seen is None:
-            self._digested(key)
+        if seen is None:  # it has no canary, and will have none: no look of this kind again
+            self._running.pop(key)
+            self._again.discard(key)
         else:
             self._report(Observed(seen, began_at), lambda: self._digested(key))
 

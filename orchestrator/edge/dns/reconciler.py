@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import structlog
+
 from backends.base import Clock, Random
 from orchestrator.core import records
 from orchestrator.core.events import DnsAttempting, DnsConfirmed, DnsTroubled
@@ -20,6 +22,8 @@ from orchestrator.core.model import DnsTrouble, Publication, ServiceState, Targe
 from orchestrator.core.records import Plan, Record, Verdict
 from orchestrator.edge.dns.base import ATTEMPT_S, DnsSettings, NotSent, Provider, place_of
 from orchestrator.errors import AionError, BadReply, NotAllowed, Throttled, Unreachable
+
+log = structlog.get_logger("dns")
 
 T = TypeVar("T")
 DnsEvent = DnsAttempting | DnsConfirmed | DnsTroubled
@@ -106,7 +110,11 @@ class Reconciler:
         delay = 0.0
         while True:
             await self._wait(delay)
-            delay = await self.turn()
+            try:
+                delay = await self.turn()
+            except Exception:  # a defect here must cost one name its updates, not the daemon
+                log.exception("reconciler_failed", service=self._service)
+                delay = self._pace.retry_max_s
 
     async def turn(self) -> float:
         """Read once, and write once if that is needed; return the seconds until the next turn."""
