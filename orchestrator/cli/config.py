@@ -47,16 +47,16 @@ def check(ctx: typer.Context) -> int:
 
 
 @app.command()
-def show(ctx: typer.Context) -> None:
+def show(ctx: typer.Context) -> int:
     """Print the configuration in force, and where each value came from."""
     given: Given = ctx.obj
     reading = _read(given)
-    from orchestrator.errors import ConfigError
     from orchestrator.settings import report
     from orchestrator.settings.effective import rows
 
     if reading.problems:
-        raise ConfigError(report(reading))
+        sys.stderr.write(f"error: {report(reading)}\n")
+        return 5
     out = given.output()
     found = rows(reading)
     if given.json:
@@ -65,9 +65,10 @@ def show(ctx: typer.Context) -> None:
             for row in found
         ]
         out.data({"file": reading.document.name, "values": values})
-        return
+        return 0
     table = [(row.key, _spelled(row.value), row.where or row.source) for row in found]
     out.table(("key", "value", "from"), table)
+    return 0
 
 
 @app.command()

@@ -18,7 +18,7 @@ from orchestrator.settings.editor import schema
 from orchestrator.settings.effective import rows
 
 CANARIES = {
-    name: f"c4n4ry{number}V4lue0011223344556677XYZ"
+    name: f"c4n4ry{number}V4lue0011223344556677-WXYZwxyz"
     for number, name in enumerate(("admin", "key", "head", "cf"))
 }
 CANARIES |= {

@@ -247,7 +247,7 @@ def test_durations_are_read_and_written(text, seconds):
     "text", ["", "10", "10 s", "-1s", "1h30m", "s", "1e3s", "٣s", "9999d", 10, None, True]
 )
 def test_what_is_not_a_duration_is_refused(text):
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"expected a duration|ten years"):
         duration(text)
 
 
