@@ -1,6 +1,6 @@
 import asyncio
 import json
-import time
+import time  # noqa: TID251 - measures real time
 
 import pytest
 from webkit import TOKEN, Site, run

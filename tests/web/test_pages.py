@@ -1,14 +1,15 @@
 import asyncio
 import re
 import socket
-import time
+import time  # noqa: TID251 - measures real time
 
 import httpx
 import pytest
+from webkit import Site, backend, run, serving
+
 from orchestrator.core.model import FleetConfig, Observation, Service, Source, Verdict
 from orchestrator.errors import AionError
 from orchestrator.web.server import Server
-from webkit import Site, backend, run, serving
 
 
 def test_health_is_that_the_loop_turns_and_readiness_that_all_was_looked_at():

@@ -173,7 +173,7 @@ class Site:
 
     async def until(self, holds: Callable[[], bool], within_s: float = 5.0) -> None:
         async with asyncio.timeout(within_s):
-            while not holds():
+            while not holds():  # noqa: ASYNC110 - a condition with a deadline
                 await asyncio.sleep(0.005)
 
 
