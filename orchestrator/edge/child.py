@@ -105,7 +105,7 @@ async def _supervise(process: Process, module: str, line: bytes, timeout_s: floa
         # Something that left the group may hold the pipes open, and `wait` may wait for those too.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GRACE_S):
-                await process.wait()
+                await process.communicate()  # the dead one's pipes are emptied, so that they close
     return outcome
 
 
@@ -130,6 +130,7 @@ async def _talk(process: Process, line: bytes, outcome: _Outcome) -> None:
         await asyncio.wait((errors,), timeout=GRACE_S)
     finally:
         errors.cancel()
+        await asyncio.wait((errors,))
 
 
 async def _keep_tail(stream: asyncio.StreamReader, outcome: _Outcome) -> None:
