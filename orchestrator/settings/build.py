@@ -53,6 +53,7 @@ def build(reading: Reading, environ: Mapping[str, str]) -> Config:
             alerts=AlertPolicy(settings.alerts.remind_every, settings.alerts.escalate_after),
             instance=settings.instance,
             controls=len(settings.health.controls),
+            interval_s=settings.health.interval,
         ),
         plans=plans,
         dns=_dns(reading),
@@ -95,7 +96,7 @@ def _plan(reading: Reading, name: str) -> Plan:
         restart_url=given.restart_url,
         warn_before_s=given.warn_before,
         drain_margin_s=given.drain_margin,
-        health=policy(reading.settings, given.kind, url, given.health),
+        health=policy(reading.settings, given, url),
     )
     start: Path = ("backends", name)
     secrets = {

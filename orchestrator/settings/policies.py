@@ -21,18 +21,23 @@ def metered_host(url: str | None) -> bool:
     return host.endswith(_METERED_HOSTS)
 
 
-def policy(settings: Settings, kind: str, url: str | None, own: BackendHealth) -> HealthPolicy:
+def policy(settings: Settings, given: Backend, url: str | None) -> HealthPolicy:
     """Give the health policy of one backend.
 
     The general intervals are for servers of our own: `api` kinds and metered tunnels begin from
-    5 minutes, and an `api` has no canary unless its own table asks for one.
+    5 minutes, and an `api` has no canary unless its own table asks for one. Some engines have none.
     """
+    kind, own = given.kind, given.health
     general = settings.health
     slow = kind == "api" or metered_host(url)
     interval = own.interval or (METERED_S if slow else general.interval)
     fast = own.fast_interval or min(interval, METERED_S if slow else general.fast_interval)
     down = own.down_interval or (min(interval, METERED_S) if slow else general.down_interval)
-    canary = own.canary or ("off" if kind == "api" else general.canary)
+    canary = (
+        "off"
+        if given.engine in CANARYLESS
+        else own.canary or ("off" if kind == "api" else general.canary)
+    )
     return HealthPolicy(
         interval_s=interval,
         fast_interval_s=fast,

@@ -24,6 +24,7 @@ from orchestrator.settings.values import (
     Listen,
     Models,
     Period,
+    Resolver,
     TimeZone,
     Url,
     Window,
@@ -192,7 +193,7 @@ class Dns(Table):
     """Where the name points when the active backend has no target of its own."""
     private: bool = False
     """Addresses that the world cannot reach may be published: a name for a home network."""
-    resolver: str = ""
+    resolver: Resolver = ""
     """dyndns2 only: the DNS server, "host" or "host:port", that is asked what the name holds."""
 
 
@@ -253,8 +254,8 @@ class Settings(BaseSettings):
     """For quiet hours and schedules, such as "Europe/Lisbon"."""
     language: Literal["en", "pt"] = "en"
     """Of alerts and of the status page."""
-    instance: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,31}$")] = "aion"
-    """Signs the DNS records; must differ between two daemons that keep records in one zone."""
+    instance: Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9._-]{0,31})?$")] = ""
+    """Signs the DNS records. Absent: a name of its own that each new database makes up."""
     server: Server = Server()
     health: Health = Health()
     backends: dict[str, Backend] = {}

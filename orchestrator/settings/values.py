@@ -125,6 +125,15 @@ def listen(text: object) -> tuple[str, int]:
     return hostname(host), int(port)
 
 
+def resolver(text: object) -> str:
+    """Check a DNS server, `host` or `host:port`; the empty text is the system's."""
+    if text == "":
+        return ""
+    if _ip(_text(text)) is None and ":" in str(text):
+        return _listen_text(listen(text))
+    return hostname(text)
+
+
 def hostname(text: object) -> str:
     """Check a DNS name or an IP address; give it in lower case without a final dot."""
     name = _text(text).removesuffix(".").lower()
@@ -279,6 +288,7 @@ Window = Annotated[tuple[dt.time, dt.time], *_checked(window, _TEXT, _window_tex
 Chat = Annotated[int | str, *_checked(chat, {"type": ["integer", "string"]})]
 Listen = Annotated[tuple[str, int], *_checked(listen, _TEXT, _listen_text)]
 Host = Annotated[str, *_checked(hostname, _TEXT)]
+Resolver = Annotated[str, *_checked(resolver, _TEXT)]
 Url = Annotated[str, *_checked(url, _TEXT)]
 Link = Annotated[str, *_checked(link, _TEXT)]
 IPv4 = Annotated[list[str], *_checked(address(4), {"anyOf": [_TEXT, _LIST]})]
