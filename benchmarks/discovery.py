@@ -156,7 +156,6 @@ async def measure(requests: int, number: int) -> bool:
         none = f"If-None-Match: {tag.decode()}\r\n"
         same = await row("discovery, 304", pid, ours, "/discovery/chat", requests, none)
         last = await listeners(child, ours, number)
-        print(
         print(f"plain route / ours: {plain / whole:.1f}; with its dict ready: {made / whole:.1f}")
     finally:
         assert child.stdin is not None
