@@ -34,12 +34,16 @@ class Web:
         self.metrics = metrics or Metrics(loop, parts.version)
         self.discovery = Discovery(loop, settings.max_age_s, self.streams)
         api = framework(parts, self.streams)
+        self._gates = (
+            Gate(self.metrics, settings.admin_token_sha256),
+            Gate(api, settings.admin_token_sha256),
+        )
         self._front: dict[str, App] = {
             "healthz": healthz(loop),
             "readyz": readyz(loop),
             "v1": openai_gap,
-            "metrics": Gate(self.metrics, settings.admin_token_sha256),
-            "api": Gate(api, settings.admin_token_sha256),
+            "metrics": self._gates[0],
+            "api": self._gates[1],
             "docs": api,
             "openapi.json": api,
         }
@@ -71,6 +75,11 @@ class Web:
                 problem = Problem(500, "defect", "something went wrong here; the log says what")
                 await send_problem(send, problem)
             raise
+
+    def change_token(self, token_sha256: bytes) -> None:
+        """Take a new admin token, after a reload."""
+        for gate in self._gates:
+            gate.change(token_sha256)
 
     def close(self) -> None:
         """End all streams, so that a stop need not wait for them."""

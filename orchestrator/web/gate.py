@@ -31,6 +31,10 @@ class Gate:
         self._wrong: OrderedDict[str, int] = OrderedDict()
         self._waiting = 0
 
+    def change(self, token_sha256: bytes) -> None:
+        """Take a new token; the old one passes no more."""
+        self._token = token_sha256
+
     def allows(self, scope: Scope) -> bool:
         """Whether the request carries the admin token."""
         given = [value for name, value in scope["headers"] if name == b"authorization"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -56,17 +56,11 @@ class Buckets:
 
 
 class Metrics(Collector):
-    """Counts what the loop tells it, and reads the fleet when asked.
+    """Counts what the loop tells it, and reads the fleet when asked."""
 
-    `inbox`: how many events wait, if somebody can say.
-    """
-
-    def __init__(
-        self, loop: LoopPort, version: str, inbox: Callable[[], int] | None = None
-    ) -> None:
+    def __init__(self, loop: LoopPort, version: str) -> None:
         self._loop = loop
         self._version = version
-        self._inbox = inbox
         self._probes: Counter[tuple[str, str, str]] = Counter()
         self._latency: dict[str, list[float]] = {}
         self._probe_s = Buckets(PROBE_BOUNDS_S)
@@ -193,8 +187,8 @@ class Metrics(Collector):
         observing = float(standing.paused(fleet, now.at))
         yield GaugeMetricFamily("aion_observing", "1: paused or in the shadow", value=observing)
         yield GaugeMetricFamily("aion_last_turn_seconds", "Since the last turn", value=since_turn)
-        if self._inbox is not None:
-            yield GaugeMetricFamily("aion_inbox_depth", "Events waiting", value=self._inbox())
+        waiting = self._loop.waiting
+        yield GaugeMetricFamily("aion_inbox_depth", "Events waiting", value=waiting)
         yield self._turn_s.family("aion_turn_seconds", "Time a turn of the loop took")
         yield self._commit_s.family("aion_commit_seconds", "Time a commit took")
 

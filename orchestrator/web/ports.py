@@ -33,6 +33,11 @@ class LoopPort(Protocol):
         """Steady time of the last completed turn."""
         ...
 
+    @property
+    def waiting(self) -> int:
+        """Events in the inbox."""
+        ...
+
     def now(self) -> Now:
         """Read the clock."""
         ...

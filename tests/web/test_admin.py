@@ -1,4 +1,5 @@
 import asyncio
+import hashlib
 import json
 
 import httpx
@@ -42,6 +43,16 @@ def test_a_wrong_token_does_not_pass():
             assert of(answer) == (401, "not_allowed")
         twice = [("authorization", f"Bearer {TOKEN}")] * 2
         assert of(await site.client.get("/api/status", headers=twice)) == (401, "not_allowed")
+
+    run(test)
+
+
+def test_a_new_token_takes_the_place_of_the_old_one():
+    async def test(site: Site) -> None:
+        site.web.change_token(hashlib.sha256(b"new").digest())
+        assert (await site.admin.get("/api/status")).status_code == 401
+        headers = {"authorization": "Bearer new"}
+        assert (await site.client.get("/api/status", headers=headers)).status_code == 200
 
     run(test)
 

@@ -123,6 +123,7 @@ def test_metrics_need_the_token_or_a_listener_of_their_own():
             'aion_build_info{version="1.2.3"} 1.0',
             'aion_probe_seconds_bucket{le="0.025"} 1.0',
             "aion_turn_seconds_count 1.0",
+            "aion_inbox_depth 0.0",
             "process_resident_memory_bytes",
         ):
             assert line in text, line

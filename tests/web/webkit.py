@@ -68,6 +68,7 @@ class Stand:
         self.store = store
         self.fleet = resumed(config, self.now())
         self.turned_at = self.at
+        self.waiting = 0
         self.audits: list[Audit | None] = []
         self.failing: Exception | None = None
         self._subscribers: list[Callable[[Turn], None]] = []
