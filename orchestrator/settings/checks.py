@@ -99,7 +99,7 @@ def _health(reading: Reading) -> Iterator[Problem]:
         yield Problem(("health", "fast_interval"), f"health.fast_interval: {text}")
     for name, backend in reading.settings.backends.items():
         path: Path = ("backends", name, "health")
-        found = policy(reading.settings, backend.kind, url_of(reading, name), backend.health)
+        found = policy(reading.settings, backend, url_of(reading, name))
         if too_fast(backend.health, found.interval_s) and reading.sound(path):
             path = (*path, "fast_interval")
             yield Problem(path, f"{dotted(path)}: {text} ({spoken(found.interval_s)})")
@@ -220,7 +220,7 @@ def _surprises(reading: Reading) -> Iterator[Problem]:
 def _backend_surprises(reading: Reading, name: str, backend: Backend) -> Iterator[Problem]:
     url = url_of(reading, name)
     path: Path = ("backends", name)
-    found = policy(reading.settings, backend.kind, url, backend.health)
+    found = policy(reading.settings, backend, url)
     month = int(MONTH_S / found.interval_s)
     if metered_host(url) and month > METERED_REQUESTS:
         text = (

@@ -57,7 +57,7 @@ def _backend(reading: Reading, name: str) -> Iterator[Row]:
     if isinstance(options, BaseModel):
         own = options.model_dump(mode="json", by_alias=True)
         yield from _walk(reading, {k: v for k, v in own.items() if k not in common}, path)
-    found = policy(reading.settings, backend.kind, url_of(reading, name), backend.health)
+    found = policy(reading.settings, backend, url_of(reading, name))
     for key in BackendHealth.model_fields:
         value = getattr(found, key if key in {"fall", "rise"} else f"{key}_s")
         text = value if isinstance(value, int) else spoken(value) if value else "off"

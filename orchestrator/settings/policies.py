@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from backends import CANARYLESS
 from orchestrator.core.model import HealthPolicy
-from orchestrator.settings.schema import BackendHealth, Health, Settings
+from orchestrator.settings.schema import Backend, BackendHealth, Health, Settings
 from orchestrator.settings.values import split
 
 METERED_S: Final = 300.0
