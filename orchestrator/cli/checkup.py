@@ -158,12 +158,13 @@ async def _port(config: Config) -> Finding:
     host, port = config.web.host, config.web.port
     url = base_url(f"{host}:{port}")
     try:
-        ready = await asyncio.to_thread(Client(url).get, "/healthz")
+        services = await asyncio.to_thread(Client(url).get, "/discovery")
     except AionError as error:
         taken = "connection refused" not in str(error)
     else:
-        said = ready.get("status", "") if isinstance(ready, dict) else ""
-        return Finding(PASSED, "daemon", f"it runs at {url}" + (f" ({said})" if said else ""))
+        taken = True
+        if isinstance(services, dict) and "epoch" in services:
+            return Finding(PASSED, "daemon", f"it runs at {url}")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

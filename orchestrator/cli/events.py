@@ -65,11 +65,7 @@ def _print(output: Output, event: Mapping[str, Any]) -> None:
     at = parsed(event["at"])
     when = at.astimezone().strftime("%Y-%m-%d %H:%M:%S") if at else ""
     by = f"  ({event['who']})" if event.get("who") else ""
-    output.line(
-        Cell(when, "dim"),
-        "  ",
-        Cell(event["subject"] or "aion", "strong"),
-        f"  {event['text']}",
-        Cell(by, "dim"),
-    )
+    subject, text = event["subject"] or "aion", event["text"]
+    named = "" if subject in text else f"{subject}: "
+    output.line(Cell(when, "dim"), f"  {named}{text}", Cell(by, "dim"))
     sys.stdout.flush()

@@ -98,8 +98,9 @@ def _headline(output: Output, seen: Mapping[str, Any]) -> None:
     if seen["isolated_since"]:
         since = ago(seen["isolated_since"], at)
         output.line(Cell(f"isolated for {since}: this machine has lost its network", "bad"))
-    if seen["notices_waiting"]:
-        output.line(Cell(f"{seen['notices_waiting']} notices wait to be sent", "warn"))
+    if waiting := seen["notices_waiting"]:
+        what = "1 notice waits" if waiting == 1 else f"{waiting} notices wait"
+        output.line(Cell(f"{what} to be sent", "warn"))
 
 
 def _service(service: Mapping[str, Any], seen: Mapping[str, Any], at: str) -> Row:

@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import time  # noqa: TID251 - deadlines for real processes
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -88,11 +88,9 @@ def test_the_story_is_observed_step_by_step_and_leaves_nothing_behind(tmp_path):
 def test_a_taken_port_is_told_and_another_one_used(tmp_path):
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+        with suppress(OSError):  # another program holds it: just as well
             other.bind(("127.0.0.1", 8765))
-        except OSError:
-            pytest.skip("another program holds the demo's usual port")
-        other.listen()
+            other.listen()
         with demo(tmp_path) as child:
             told = read_until(
                 child, r"port 8765 is taken by another program, so this is port (\d+)"

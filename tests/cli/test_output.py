@@ -67,14 +67,14 @@ def test_a_terminal_gets_colours_unless_no_color_is_set(at):
     assert not re.search(r"\x1b\[[0-9;]*3[0-9]", plain)
 
 
-@pytest.mark.parametrize("columns", [20, 40, 60, 80, 132])
-@pytest.mark.parametrize("verb", ["status", "explain", "backend list", "incident list", "job list"])
+@pytest.mark.parametrize("columns", [20, 40, 80])
+@pytest.mark.parametrize("verb", ["status", "explain", "incident list"])
 def test_no_line_is_wider_than_the_terminal_and_no_name_is_cut(at, columns, verb):
     ran = OnTerminal(*verb.split(), *at, columns=columns).end()
     lines = ESCAPE.sub("", ran.out).splitlines()
     assert max(map(len, lines)) <= columns
     assert "…" not in ran.out
-    name = {"incident list": "i7", "job list": "prune"}.get(verb, "colab")
+    name = {"incident list": "i7"}.get(verb, "colab")
     assert any(name in line for line in lines)
 
 
