@@ -24,7 +24,7 @@ controls = []
 [backends.lab]
 kind = "static"
 engine = "tcp"
-url = "http://127.0.0.1:9"
+url = "tcp://127.0.0.1:9"
 """
 TOKEN = "boot-canary-0123456789abcdefghijklmnopqrstuvwxyz"
 RUNNER = """

@@ -14,11 +14,12 @@ import subprocess
 import time  # noqa: TID251  # measures a container, has no part in the program
 import traceback
 from pathlib import Path
+from typing import Any
 
 AION = "/opt/aion/.venv/bin/aion"
 TOKEN = Path("/etc/aion/credentials/admin_token")
 SEEN = Path("/results/seen.json")
-seen: dict[str, object] = {}
+seen: dict[str, Any] = {}
 
 
 def run(*words: str, timeout: float = 60) -> dict[str, object]:
@@ -46,6 +47,7 @@ def until(condition, timeout_s: float) -> float | None:
 
 def install() -> None:
     seen["install"] = run(AION, "service", "install", "--yes")
+    assert seen["install"]["code"] == 0, seen["install"]
     seen["enabled"] = run("systemctl", "is-enabled", "aion")["out"]
     seen["running"] = state = show()
     process = Path("/proc") / state["MainPID"]
@@ -99,6 +101,8 @@ def journal() -> None:
 
 
 for step in (install, ask, reload, hang, stop, journal):
+    if step is not journal and any(name.startswith("failed_") for name in seen):
+        continue  # the journal says why
     try:
         step()
     except Exception:  # noqa: BLE001  # whatever it was, the test shows it
