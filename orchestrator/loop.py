@@ -101,6 +101,8 @@ class Loop:
         self._subscribers: list[Callable[[Turn], None]] = []
         self._watchers: list[Callable[[Observation], None]] = []
         self._handlers: dict[type, Callable[[Any], None]] = {}
+        self._turn_took: Callable[[float], None] = _ignore
+        self._commit_took: Callable[[float], None] = _ignore
         self._store_failed = ""
         self._was_full = False
 
@@ -126,6 +128,10 @@ class Loop:
     def watch(self, callback: Callable[[Observation], None]) -> None:
         """Have `callback` called with every observation taken into account."""
         self._watchers.append(callback)
+
+    def time(self, turn: Callable[[float], None], commit: Callable[[float], None]) -> None:
+        """Have every durable turn's seconds, and those of its commit, told."""
+        self._turn_took, self._commit_took = turn, commit
 
     def report(self, event: Event, done: Callable[[], None] | None = None) -> None:
         """Hand in what was seen or done; `done` is called once it was taken into account.
@@ -194,6 +200,7 @@ class Loop:
             again, self._later = self._later, []
             for envelope in again:
                 self._put(envelope)
+            self._note_full()
             await asyncio.sleep(TICK_S)
 
     async def _drain(self) -> None:
@@ -223,8 +230,12 @@ class Loop:
             except StoreError as error:
                 self._unstored(envelope, error)
                 return
-            self._stored()
-        self._applied(envelope, turn, now)
+            self._commit_took(self._clock.steady() - now.at)
+            self._note_store()
+            self._applied(envelope, turn, now)
+            self._turn_took(self._clock.steady() - now.at)
+        else:
+            self._applied(envelope, turn, now)
 
     def _applied(self, envelope: _Envelope, turn: Turn, now: Now) -> None:
         event = envelope.event
@@ -270,15 +281,21 @@ class Loop:
         if envelope.done is not None:
             envelope.done()
 
-    def _stored(self) -> None:
+    def _note_store(self) -> None:
         if self._store_failed:
             self._store_failed = ""
             log.info("store_works", text="the database can be written again")
+
+    def _note_full(self) -> None:
         full = self._store.full
         if full != self._was_full:
             self._was_full = full
             detail = "only what is decided is still stored; make room" if full else ""
             self.report(Flagged("disk_full", "database", detail))
+
+
+def _ignore(_seconds: float) -> None:
+    pass
 
 
 def _both(

@@ -91,6 +91,14 @@ def _read(path: Path, *, shadow: bool) -> Config:
     return replace(config, fleet=replace(config.fleet, shadow=shadow))
 
 
+def _signed(config: Config, instance: str) -> Config:
+    """Put in the name that signs our DNS records: the configured one, else the database's own."""
+    if config.fleet.instance:
+        return config
+    dns = tuple(replace(settings, instance=instance) for settings in config.dns)
+    return replace(config, fleet=replace(config.fleet, instance=instance), dns=dns)
+
+
 class Daemon:
     """One run of the orchestrator."""
 
@@ -134,8 +142,11 @@ class Daemon:
         config = self._config
         config.state_dir.mkdir(parents=True, exist_ok=True)
         await migrate(config.database)
-        self._store = Store(config.database, in_thread(), instance=config.fleet.instance)
+        instance = config.fleet.instance or None
+        self._store = Store(config.database, in_thread(), instance=instance)
         saved = await self._store.load()
+        self._instance = instance or saved.instance
+        self._config = _signed(config, self._instance)
         stack.push_async_callback(self._store.close)
         self._clock.not_before(saved.written_at)
         self._assemble(saved, await stack.enter_async_context(AioHttp()))
@@ -181,17 +192,21 @@ class Daemon:
             children=run_child,
             clock=clock,
             random=self._random,
+            told=[one.subject for one in fleet.incidents.values() if one.kind == "alerts_down"],
         )
         self._jobs = self._runner()
         self._web = self._build_web()
         loop.watch(self._web.metrics.observe_probe)
+        loop.time(self._web.metrics.turn, self._web.metrics.committed)
         self._wire(loop)
         log.info("assembled", backends=len(config.plans), took_s=round(clock.steady() - now, 3))
 
     def _build_web(self) -> Web:
-        style = Style(self._config.alerts.language, zone_of(self._config.timezone))
+        zone = zone_of(self._config.timezone)
 
         def tell(incident: Incident) -> str:
+            now = self._loop.now()
+            style = Style(self._config.alerts.language, zone, now.wall - now.at)
             return incident_title(incident, style)
 
         return build(
@@ -369,7 +384,7 @@ class Daemon:
             web = new.web
             if not web.admin_token_sha256:
                 web = replace(web, admin_token_sha256=self._config.web.admin_token_sha256)
-            new = replace(new, web=web)
+            new = _signed(replace(new, web=web), self._instance)
             self._loop.report(Flagged("config_refused", str(self._config.path), ""))
             changes = diff(self._config, new)
             await self._adopt(new)
@@ -379,6 +394,7 @@ class Daemon:
         """Put a new configuration in force; what did not change goes on undisturbed."""
         old, self._config = self._config, new
         self._log.hide([*_secrets(old), *_secrets(new)])
+        self._web.change_token(new.web.admin_token_sha256)
         await self._loop.committed(Reconfigured(new.fleet))
         for name, plan in new.plans.items():
             if old.plans.get(name) != plan:

@@ -99,7 +99,9 @@ def _settings(given: Given, service: str) -> DnsSettings:
     path = find_config(given.config)
     for settings in load(path, environ=dict(os.environ)).dns:
         if settings.service == service:
-            return settings
+            if settings.instance:
+                return settings
+            return replace(settings, instance=given.client().get("/api/status")["instance"])
     raise ConfigError(f"{path or 'the configuration here'} has no [services.{service}.dns]")
 
 

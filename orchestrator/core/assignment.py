@@ -162,11 +162,11 @@ def _soonest(
     if state.pin is not None:
         times.append(state.pin.until)
     for one in pool:
-        state = draft.backend(one.name)
-        times += _resets(state, draft.at)
+        backend = draft.backend(one.name)
+        times += _resets(backend, draft.at)
         if one.fresh:
             times.append(draft.world.started_at + FRESH_S)
-        session = state.session
+        session = backend.session
         if session is not None and session.ends_at is not None:
             margin = session.ends_at - draft.config.backends[one.name].drain_margin_s
             times += [time for time in (margin, session.ends_at) if time > draft.at]

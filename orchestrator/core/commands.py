@@ -207,11 +207,11 @@ def drain(draft: Draft, command: Drain) -> None:
     action = "drained" if command.drained else "undrained"
     draft.note(action, command.backend, f"{command.backend} is {word}")
     draft.touch(command.backend)
-    for name in draft.fleet.pools.get(command.backend, ()):
+    for name in draft.pools.get(command.backend, ()):
         review(draft, name)
     last = [
         name
-        for name in draft.fleet.pools.get(command.backend, ())
+        for name in draft.pools.get(command.backend, ())
         if draft.service(name).active == command.backend and command.drained
     ]
     still = f"; it serves {', '.join(last)} until a successor is published" if last else ""

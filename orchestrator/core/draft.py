@@ -35,6 +35,7 @@ class Draft:
     now: Now
     config: FleetConfig
     world: World
+    pools: Mapping[str, tuple[str, ...]]
     backends: dict[str, BackendState | None] = field(default_factory=dict)
     services: dict[str, ServiceState | None] = field(default_factory=dict)
     incidents: dict[str, Incident] = field(default_factory=dict)
@@ -51,7 +52,7 @@ class Draft:
     @classmethod
     def of(cls, fleet: Fleet, now: Now) -> Draft:
         """Start a turn on this state."""
-        return cls(fleet=fleet, now=now, config=fleet.config, world=fleet.world)
+        return cls(fleet=fleet, now=now, config=fleet.config, world=fleet.world, pools=fleet.pools)
 
     @property
     def at(self) -> float:
@@ -122,7 +123,7 @@ class Draft:
 
     def touch(self, backend: str) -> None:
         """Have every service that this backend is in looked at again, and its incidents."""
-        for service in self.fleet.pools.get(backend, ()):
+        for service in self.pools.get(backend, ()):
             self.stale[service] = None
         self.stirred[backend] = None
 

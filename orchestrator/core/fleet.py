@@ -224,7 +224,7 @@ def _orphan(draft: Draft, incident: Incident) -> bool:
 def _reconfigured(draft: Draft, event: Reconfigured) -> None:
     """Take a new configuration: new ones are looked at, gone ones are left."""
     old, new = draft.config, event.config
-    draft.config = new
+    draft.config, draft.pools = new, pools(new)
     for name in old.backends.keys() - new.backends.keys():
         draft.backends[name] = None
         draft.stirred[name] = None

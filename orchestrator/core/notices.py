@@ -155,7 +155,7 @@ def _explained(draft: Draft, name: str) -> bool:
     """Say whether isolation, or every service of this backend being down, says it already."""
     if draft.isolated_from(draft.config.backends[name]):
         return True
-    services = [draft.service(service) for service in draft.fleet.pools.get(name, ())]
+    services = [draft.service(service) for service in draft.pools.get(name, ())]
     return bool(services) and all(_down(service) for service in services)
 
 
@@ -278,7 +278,8 @@ def _tell(
     draft.durable = True
     if _muted(draft, incident):
         return
-    params = {**incident.params, "since": f"{incident.opened_at:.0f}", "by": incident.acked_by}
+    by = incident.acked_by or incident.params.get("by", "")
+    params = {**incident.params, "since": f"{incident.opened_at:.0f}", "by": by}
     notice = Notice(
         id=f"{incident.id}:{turn}",
         kind=kind,

@@ -59,6 +59,9 @@ def daemon(publication):
             self.wfile.write(body)
 
         def do_GET(self):
+            if self.path == "/api/status":
+                self.answer({"instance": "aion"})
+                return
             view = views.service_view(fleet, "chat", NOW).model_dump(mode="json")
             self.answer([view] if self.path.endswith("/services") else view)
 
