@@ -1,0 +1,1 @@
+"""What aion costs and how fast it is, each figure beside a peer or a baseline from the same run."""
