@@ -185,9 +185,10 @@ class Courier:
         return min(self._lines[channel.name].retry_at for channel in self._settings.channels)
 
     def _calm_until(self) -> float:
+        """Until when only what is critical goes out; long past when there is nothing to calm."""
         now = self._clock.steady()
         self._sent_at = [at for at in self._sent_at if now - at < CALM_S]
-        return self._sent_at[0] + CALM_S if len(self._sent_at) >= BURST else now
+        return self._sent_at[0] + CALM_S if len(self._sent_at) >= BURST else 0.0
 
     def _wait_s(self) -> float | None:
         """Return how long nothing can be due without a poke; None: as long as it likes."""
