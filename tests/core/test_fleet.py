@@ -576,6 +576,16 @@ def test_our_own_higher_epoch_is_gone_above():
     assert world.fleet.services["chat"].publication.wanted_epoch == 41
 
 
+def test_the_next_epoch_goes_above_the_records_own():
+    world = published()
+    state = world.fleet.services["chat"]
+    record = replace(state.publication, confirmed_epoch=40, wanted_epoch=41)
+    world.fleet.services["chat"] = replace(state, publication=record)
+    world.down(world.active)
+    assert world.epoch == 42
+    assert world.fleet.services["chat"].publication.wanted_epoch == 42
+
+
 def test_a_higher_epoch_of_somebody_else_is_respected():
     world = published()
     epoch = world.epoch
