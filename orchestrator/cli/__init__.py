@@ -22,6 +22,7 @@ from orchestrator.cli.options import Given, add_common, common
 from orchestrator.cli.output import clean
 from orchestrator.errors import AionError, Declined
 
+REPORT = 200_000  # characters of a report on a configuration, however broken it is
 LOOK, STEER, SET_UP = "Look", "Steer", "Set up and run"
 
 
@@ -170,7 +171,7 @@ def _failed(error: Exception, given: Given) -> int:
 
         traceback.print_exception(error)
     if isinstance(error, AionError):
-        typer.echo(f"error: {clean(str(error), lines=True)}", err=True)
+        typer.echo(f"error: {clean(str(error), lines=True, limit=REPORT)}", err=True)
         return error.exit_code
     what = clean(str(error)) or type(error).__name__
     if isinstance(error, OSError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator
 
-from backends import ENGINES, KINDS
+from backends import CANARYLESS, ENGINES, KINDS
 from orchestrator.settings import credentials, dnschecks
 from orchestrator.settings.policies import (
     METERED_REQUESTS,
@@ -227,6 +227,9 @@ def _backend_surprises(reading: Reading, name: str, backend: Backend) -> Iterato
             f"probes alone make {month} requests a month; the free tunnel allows {METERED_REQUESTS}"
         )
         yield Problem((*path, "health", "interval"), f"{dotted(path)}: {text}")
+    if backend.engine in CANARYLESS and backend.health.canary not in (None, "off"):
+        text = f"the engine `{backend.engine}` has no completions, so there is no canary"
+        yield Problem((*path, "health", "canary"), f"{dotted(path)}: {text}")
     has_key = any(found[:2] == path for found in reading.secrets)
     if url and has_key and not url.startswith("https:") and is_remote(url):
         yield Problem(

@@ -356,3 +356,12 @@ def test_the_explained_file_names_every_key():
         if name not in {"Quota", "Cost"}
     }
     assert {key for key in keys if key not in text} == set()
+
+
+def test_a_canary_asked_of_an_engine_without_completions_is_warned_of(read):
+    config = read(
+        '[backends.lab]\nkind = "static"\nengine = "tcp"\nurl = "tcp://127.0.0.1:9"\n'
+        'health = { canary = "1m" }\n'
+    )
+    assert config.fleet.backends["lab"].health.canary_s is None
+    assert any("no completions" in warning for warning in config.warnings)
