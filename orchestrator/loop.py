@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import structlog
@@ -30,7 +30,6 @@ from orchestrator.core.events import (
     Command,
     DnsConfirmed,
     DnsTroubled,
-    Effect,
     Event,
     Flagged,
     NoticesSent,
@@ -105,6 +104,7 @@ class Loop:
         self._commit_took: Callable[[float], None] = _ignore
         self._store_failed = ""
         self._was_full = False
+        self._under_way: _Envelope | None = None
 
     # ── what others call ────────────────────────────────────────────────────────────────────────
 
@@ -166,10 +166,6 @@ class Loop:
         """
         if len(self._inbox) >= INBOX:
             raise Overloaded("too much is waiting to be decided; try again in a few seconds")
-        if audit is not None and audit.key is not None:
-            before = await self._store.answered(audit.key)
-            if before is not None:
-                return before
         waiter: asyncio.Future[Turn] = asyncio.get_running_loop().create_future()
         self._put(_Envelope(command, audit, waiter))
         turn = await waiter
@@ -189,7 +185,8 @@ class Loop:
                 self._arrived.clear()
                 await self._drain()
         finally:
-            for envelope in self._inbox:
+            last = [self._under_way] if self._under_way is not None else []
+            for envelope in (*last, *self._inbox, *self._later):
                 if envelope.waiter is not None and not envelope.waiter.done():
                     envelope.waiter.cancel()
 
@@ -210,7 +207,9 @@ class Loop:
             if isinstance(envelope.event, Observed):
                 seen = envelope.event.observation
                 self._queued.pop((seen.backend, seen.source), None)
+            self._under_way = envelope
             await self._turn(envelope)
+            self._under_way = None
             handled += 1
             if handled % BREATHE_EVERY == 0:
                 await asyncio.sleep(0)
@@ -219,7 +218,12 @@ class Loop:
         now = self.now()
         event = envelope.event
         try:
+            if await self._repeated(envelope):
+                return
             turn = step(self.fleet, event, now)
+        except StoreError as error:
+            self._unstored(envelope, error)
+            return
         except Exception as error:  # a bug in a rule must not stop the loop: the event is dropped
             log.exception("step_failed", happened=type(event).__name__)
             self._fail(envelope, StoreError(f"internal error: {type(error).__name__}"))
@@ -237,6 +241,15 @@ class Loop:
         else:
             self._applied(envelope, turn, now)
 
+    async def _repeated(self, envelope: _Envelope) -> bool:
+        """Answer a command that was answered before; asked here, two at once are told apart."""
+        if envelope.audit is None or envelope.audit.key is None:
+            return False
+        before = await self._store.answered(envelope.audit.key)
+        if before is not None and envelope.waiter is not None and not envelope.waiter.done():
+            envelope.waiter.set_result(Turn(answer=before))
+        return before is not None
+
     def _applied(self, envelope: _Envelope, turn: Turn, now: Now) -> None:
         event = envelope.event
         apply(self.fleet, turn)
@@ -244,23 +257,27 @@ class Loop:
         if isinstance(event, Observed):
             self._store.observe(event.observation, now.at)
             for watcher in self._watchers:
-                watcher(event.observation)
+                self._call(watcher, event.observation)
         for entry in turn.entries:
             log.info(entry.action, subject=entry.subject, text=entry.text)
         if turn.world is not None or turn.durable or turn.backends or turn.services:
             for callback in self._subscribers:
-                callback(turn)
+                self._call(callback, turn)
         for effect in turn.effects:
-            self._carry_out(effect)
+            handler = self._handlers.get(type(effect))
+            if handler is not None:
+                self._call(handler, effect)
         if envelope.waiter is not None and not envelope.waiter.done():
             envelope.waiter.set_result(turn)
         if envelope.done is not None:
             envelope.done()
 
-    def _carry_out(self, effect: Effect) -> None:
-        handler = self._handlers.get(type(effect))
-        if handler is not None:
-            handler(effect)
+    def _call(self, other: Callable[[Any], None], what: object) -> None:
+        """Tell somebody. Their bug must not stop the loop: what they missed is committed."""
+        try:
+            other(what)
+        except Exception:
+            log.exception("callback_failed", about=type(what).__name__)
 
     # ── when the disk says no ───────────────────────────────────────────────────────────────────
 
@@ -272,8 +289,16 @@ class Loop:
         if isinstance(envelope.event, RESULTS):
             self._later.append(envelope)
             return
+        if isinstance(envelope.event, Tick):
+            self._pass_time(envelope.event)
         self.turned_at = self._clock.steady()
         self._fail(envelope, error)
+
+    def _pass_time(self, tick: Tick) -> None:
+        """Let time pass even if nothing can be written: else we would seem to have slept."""
+        now = self.now()
+        clocks = (now.at, now.wall, tick.boot)
+        apply(self.fleet, Turn(world=replace(self.fleet.world, tick=clocks)))
 
     def _fail(self, envelope: _Envelope, error: StoreError) -> None:
         if envelope.waiter is not None and not envelope.waiter.done():

@@ -69,10 +69,14 @@ class Pacer:
         """Stop looking at this backend; what a look under way finds is nobody's business."""
         self._drivers.pop(name, None)
         for source in (Source.PROBE, Source.CANARY):
-            self._due.pop((name, source), None)
-            task = self._running.pop((name, source), None)
+            key = (name, source)
+            self._due.pop(key, None)
+            self._again.discard(key)
+            self._wanted.discard(key)
+            task = self._running.pop(key, None)
             if task is not None:
                 task.cancel()
+        self._woken.set()  # there is room for somebody else
 
     def soon(self, name: str, source: Source = Source.PROBE) -> None:
         """Look now; once more after the look under way, if there is one."""
@@ -142,8 +146,10 @@ class Pacer:
         if seen is None:  # it has no canary, and will have none: no look of this kind again
             self._running.pop(key)
             self._again.discard(key)
+            self._woken.set()
         else:
-            self._report(Observed(seen, began_at), lambda: self._digested(key))
+            task = asyncio.current_task()
+            self._report(Observed(seen, began_at), lambda: self._digested(key, task))
 
     async def _bounded(
         self, name: str, source: Source, look: Callable[[], Awaitable[Observation | None]]
@@ -158,11 +164,11 @@ class Pacer:
             detail = f"internal error: {type(error).__name__}"
         return Observation(name, source, Verdict.FAILED, detail)
 
-    def _digested(self, key: Key) -> None:
+    def _digested(self, key: Key, task: asyncio.Task[None] | None) -> None:
         """Plan the next look, now that this one was taken into account."""
-        self._running.pop(key, None)
-        if key[0] not in self._drivers:
-            return
+        if self._running.get(key) is not task:
+            return  # removed meanwhile
+        del self._running[key]
         if key in self._again:
             self._again.discard(key)
             self._plan(key, 0.0)
