@@ -49,6 +49,7 @@ from orchestrator.core.model import (
     Incident,
     Notice,
     Now,
+    Service,
     ServiceState,
     World,
 )
@@ -166,6 +167,7 @@ def _settle(draft: Draft) -> None:
     draft.change_world(settled=True)
     for name in draft.config.services:
         draft.stale[name] = None
+        _retarget(draft, name)  # the configuration may have changed while we were not there
     for subject in ("", *draft.config.backends):
         draft.stirred[subject] = None
 
@@ -247,18 +249,25 @@ def _reconfigured(draft: Draft, event: Reconfigured) -> None:
 
 def _retarget(draft: Draft, name: str) -> None:
     """Publish anew where the same backend has other records now."""
-    state, service = draft.service(name), draft.config.services[name]
+    service = draft.config.services[name]
+    state = _fitting(draft.service(name), service)
+    record, wanted = state.publication, targets(draft, service, state.active)
+    if state.active in service.backends and wanted and wanted != record.wanted:
+        epoch = max(state.epoch, record.wanted_epoch, record.confirmed_epoch) + 1
+        record = replace(record, wanted=wanted, wanted_epoch=epoch)
+        state = replace(state, epoch=epoch, publication=record)
+        draft.note("retargeted", name, f"{name}: the same backend has another record now")
+        draft.do(Reconcile(name))
+    draft.put_service(state, durable=True)
+
+
+def _fitting(state: ServiceState, service: Service) -> ServiceState:
+    """Forget what speaks of a backend that is no longer in the pool."""
     if state.pin is not None and state.pin.backend not in service.backends:
         state = replace(state, pin=None)
     if state.planned is not None and state.planned.to not in service.backends:
         state = replace(state, planned=None)
-    wanted = targets(draft, service, state.active)
-    if state.active in service.backends and wanted and wanted != state.publication.wanted:
-        epoch = state.epoch + 1
-        record = replace(state.publication, wanted=wanted, wanted_epoch=epoch)
-        state = replace(state, epoch=epoch, publication=record)
-        draft.do(Reconcile(name))
-    draft.put_service(state, durable=True)
+    return state
 
 
 def resumed(
@@ -294,8 +303,9 @@ def resumed(
     for name, spec in config.backends.items():
         stored = (backends or {}).get(name, BackendState(name))
         fleet.backends[name] = _woken(stored, spec.health.rise, now.at)
-    for name in config.services:
+    for name, service in config.services.items():
         stored_service = (services or {}).get(name, ServiceState(name, since=now.at))
+        stored_service = _fitting(stored_service, service)
         fleet.services[name] = replace(stored_service, settled=False, review_at=None)
     return fleet
 

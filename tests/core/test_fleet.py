@@ -37,6 +37,7 @@ from orchestrator.core.model import (
     Now,
     Observation,
     Phase,
+    Pin,
     Source,
     Target,
     Tier,
@@ -601,3 +602,26 @@ def test_a_dns_api_out_of_reach_is_told_only_after_five_minutes():
     assert "dns_unreachable:chat" not in world.fleet.incidents
     world.lives(20, up="ab")
     assert "dns_unreachable:chat" in world.fleet.incidents
+
+
+def test_a_name_configured_while_we_were_away_is_published_once_everybody_was_looked_at():
+    world = published()
+    stored = world.fleet.services["chat"]
+    moved = (Target("A", "203.0.113.77"),)
+    specs = [backend(name, targets=moved) for name in "ab"]
+    later = World(config(*specs, dns=DNS), services={"chat": stored})
+    later.up("a", "b")
+    after = later.fleet.services["chat"]
+    assert (after.active, after.publication.wanted) == (stored.active, moved)
+    assert after.epoch == after.publication.wanted_epoch == stored.epoch + 1
+    assert Reconcile("chat") in later.effects
+
+
+def test_a_pin_to_a_backend_that_went_while_we_were_away_is_forgotten():
+    world = published()
+    stored = world.fleet.services["chat"]
+    stored = replace(stored, pin=Pin("gone", world.at + 900.0, hard=True))
+    later = World(config(backend("a"), backend("b")), services={"chat": stored})
+    later.up("a", "b")
+    assert later.active in ("a", "b")
+    assert later.fleet.services["chat"].pin is None
