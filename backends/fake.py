@@ -15,7 +15,7 @@ from pydantic import Field, field_validator
 
 from backends import base
 from backends.base import Plan, Ports
-from backends.durations import seconds
+from orchestrator.core.durations import seconds
 from orchestrator.core.model import Observation, Source, Verdict
 
 _STEP: Final = re.compile(r"([a-z]+)(?:\s+(\S+))?")

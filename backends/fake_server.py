@@ -20,7 +20,7 @@ import signal
 import sys
 from typing import Final
 
-from backends.durations import seconds
+from orchestrator.core.durations import seconds
 
 MOST: Final = 1_000_000  # bytes of a request's body
 HEAD: Final = 65536

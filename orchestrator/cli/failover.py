@@ -38,7 +38,8 @@ def switchover(
     yes: Yes = False,
 ) -> None:
     """Move a service at a given time, the new one made ready before the old one is left."""
-    from orchestrator.cli.times import clock, moment, parsed, rfc3339, spoken
+    from orchestrator.cli.times import clock, moment, parsed, rfc3339
+    from orchestrator.core.durations import spoken
 
     given, client = ctx.obj, ctx.obj.client()
     now = parsed(client.get("/api/status")["as_of"])

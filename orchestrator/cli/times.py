@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta, tzinfo
 
+from orchestrator.core.durations import ONE, UNITS_S, spoken
 from orchestrator.errors import Declined
 
-_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)(ms|s|m|h|d)")
+_DURATION = re.compile(ONE)
 _CLOCK = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
 
 
@@ -24,7 +24,7 @@ def duration(text: str) -> float:
     parts = _DURATION.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise BadTime(f"{text!r} is not a duration; write 90s, 15m, 4h or 1h30m")
-    seconds = sum(float(number) * _UNITS_S[unit] for number, unit in parts)
+    seconds = sum(float(number) * UNITS_S[unit] for number, unit in parts)
     if seconds <= 0:
         raise BadTime("a duration must be longer than zero")
     return float(seconds)
@@ -92,20 +92,3 @@ def clock(at: datetime, now: datetime) -> str:
     """Write the time of day here, with the date if that is not today's."""
     here, today = at.astimezone(), now.astimezone()
     return here.strftime("%H:%M" if here.date() == today.date() else "%a %d %b %H:%M")
-
-
-def spoken(seconds: float) -> str:
-    """Say a duration in its largest unit or two: "45 s", "12 min", "3 h 5 min", "4 days"."""
-    whole = max(0, round(seconds))
-    if whole < 60:  # noqa: PLR2004
-        return f"{whole} s"
-    minutes, hours, days = whole // 60, whole // 3600, whole // 86400
-    if hours < 1:
-        return f"{minutes} min"
-    if days < 1:
-        rest = minutes % 60
-        return f"{hours} h {rest} min" if rest else f"{hours} h"
-    rest = hours % 24
-    if days > 9 or not rest:  # noqa: PLR2004
-        return f"{days} day{'s' if days > 1 else ''}"
-    return f"{days} day{'s' if days > 1 else ''} {rest} h"

@@ -10,6 +10,7 @@ from dataclasses import replace
 from orchestrator.core import health as rules
 from orchestrator.core.choice import HOUR_S, Candidate, Choice, choose, explain
 from orchestrator.core.draft import Draft
+from orchestrator.core.durations import spoken
 from orchestrator.core.events import CanarySoon, CheckName, Deliver, ProbeSoon, Reconcile, Stop
 from orchestrator.core.health import Lease, lease
 from orchestrator.core.model import (
@@ -65,7 +66,10 @@ def _barred(draft: Draft, spec: Backend, state: BackendState) -> tuple[str, bool
     if state.denied:
         return f"it refuses us ({state.denied})", False
     if state.cooldown_until is not None and state.cooldown_until > draft.at:
-        return f"it asked to be left alone for {state.cooldown_until - draft.at:.0f} s more", False
+        return (
+            f"it asked to be left alone for {spoken(state.cooldown_until - draft.at)} more",
+            False,
+        )
     if state.exhausted_until is not None and state.exhausted_until > draft.at:
         return "its quota is spent", False
     if state.session is not None:

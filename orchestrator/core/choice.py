@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+from orchestrator.core.durations import spoken
 from orchestrator.core.model import Health, Pin, Tier
 
 MOVES_AN_HOUR = 2
@@ -228,5 +229,5 @@ def _standing(one: Candidate, serving: str | None, at: float) -> str:
     well_s = at - one.ok_since
     if well_s < one.wait_s:
         flaps = " (it flaps, so it waits longer)" if one.flapping else ""
-        return f"{one.name} is up for {well_s:.0f} s of the {one.wait_s:.0f} s asked for{flaps}"
+        return f"{one.name} is up for {spoken(well_s)} of the {spoken(one.wait_s)} asked for{flaps}"
     return f"{one.name} is up"

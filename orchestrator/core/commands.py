@@ -9,6 +9,7 @@ from orchestrator.core import notices
 from orchestrator.core.assignment import HOLD_S, advance, assign, candidate, pool_of, review, rotate
 from orchestrator.core.choice import Rank, trouble
 from orchestrator.core.draft import Draft
+from orchestrator.core.durations import spoken
 from orchestrator.core.events import (
     Acknowledge,
     Answer,
@@ -103,7 +104,7 @@ def switchover(draft: Draft, command: Switchover) -> None:
     if command.at > draft.at:
         planned = Planned(command.to, command.at)
         draft.put_service(replace(state, planned=planned), durable=True)
-        text = f"{command.service} moves to {command.to} in {command.at - draft.at:.0f} s"
+        text = f"{command.service} moves to {command.to} in {spoken(command.at - draft.at)}"
         draft.note("switchover_planned", command.service, text)
         draft.answer = Answer(text)
         return
@@ -146,7 +147,7 @@ def pin(draft: Draft, command: PinTo) -> None:
     draft.stale[command.service] = None
     text = f"{command.service} is pinned {how}to {command.backend}"
     later = "" if able else f"; {trouble(one)}, so it serves once it can"
-    draft.answer = Answer(f"{text} for {command.for_s:.0f} s{later}")
+    draft.answer = Answer(f"{text} for {spoken(command.for_s)}{later}")
 
 
 def unpin(draft: Draft, command: Unpin) -> None:
@@ -172,7 +173,7 @@ def pause(draft: Draft, command: Pause) -> None:
     for name in draft.config.services:
         draft.stale[name] = None
     draft.note("paused", "", "paused: aion observes and publishes nothing")
-    ends = "until `aion resume`" if command.for_s is None else f"for {command.for_s:.0f} s"
+    ends = "until `aion resume`" if command.for_s is None else f"for {spoken(command.for_s)}"
     draft.answer = Answer(f"paused {ends}; nothing is published meanwhile")
 
 
@@ -258,7 +259,7 @@ def mute(draft: Draft, command: Mute) -> None:
     until = draft.at + command.for_s
     draft.incidents[incident.key] = replace(incident, muted_until=until)
     draft.note("incident_muted", incident.subject, f"incident {incident.id} muted")
-    draft.answer = Answer(f"incident {incident.id} is muted for {command.for_s:.0f} s")
+    draft.answer = Answer(f"incident {incident.id} is muted for {spoken(command.for_s)}")
 
 
 def _incident(draft: Draft, ident: str) -> Incident:

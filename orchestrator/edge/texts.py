@@ -23,6 +23,7 @@ from datetime import datetime, tzinfo
 from functools import lru_cache
 from pathlib import Path
 
+from orchestrator.core.durations import spoken
 from orchestrator.core.model import Incident, Notice, NoticeKind, Severity
 from orchestrator.edge.phrases import FRAMES, KINDS, SEVERITIES, Phrases
 
@@ -32,7 +33,6 @@ _DURATIONS = frozenset({"gap", "wait", "lasted", "for"})
 _OURS = frozenset({"subject", "name", "since", "lasted", "incident", "by"})
 _MOMENTS = frozenset({"retry_at", "until", "ends_at"})
 _NUMBER = re.compile(r"-?[0-9]{1,11}(\.[0-9]{1,9})?")  # nan and inf are words, not numbers
-_MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,20 +105,6 @@ def translate(message: str, language: str, /, **values: object) -> str:
     return _fill(_catalog(language).gettext(message), known) or message
 
 
-def duration(seconds: float) -> str:
-    """Return a length of time as people say it: `45 s`, `12 min`, `2 h`, `1 h 30 min`, `3 d`."""
-    whole = max(0, round(seconds))
-    if whole < 2 * _MINUTE:
-        return f"{whole} s"
-    if whole < _HOUR:
-        return f"{whole // _MINUTE} min"
-    big, small, big_s, small_s = ("h", "min", _HOUR, _MINUTE)
-    if whole >= 2 * _DAY:
-        big, small, big_s, small_s = ("d", "h", _DAY, _HOUR)
-    rest = whole % big_s // small_s
-    return f"{whole // big_s} {big}" + (f" {rest} {small}" if rest else "")
-
-
 @lru_cache(maxsize=8)
 def _catalog(language: str) -> gettext.NullTranslations:
     return gettext.translation("aion", LOCALE, [language], fallback=True)
@@ -182,7 +168,7 @@ def _values(params: Mapping[str, str], style: Style, now: float) -> dict[str, st
         if number is None:
             continue
         if base in _DURATIONS:
-            values[base] = duration(number)
+            values[base] = spoken(number)
         elif name in _MOMENTS:
             values[name] = style.moment(number, now)
     return values

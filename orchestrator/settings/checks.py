@@ -22,7 +22,7 @@ from orchestrator.settings.positions import Path
 from orchestrator.settings.problems import Problem, dotted, is_secret_key, named, nearest
 from orchestrator.settings.reading import Reading
 from orchestrator.settings.schema import Backend
-from orchestrator.settings.values import NAME, is_remote, split, spoken
+from orchestrator.settings.values import NAME, is_remote, split, written
 
 _NOT_YET = {
     "quota": "meters are not built into this version, so nothing holds it to this",
@@ -102,7 +102,7 @@ def _health(reading: Reading) -> Iterator[Problem]:
         found = policy(reading.settings, backend, url_of(reading, name))
         if too_fast(backend.health, found.interval_s) and reading.sound(path):
             path = (*path, "fast_interval")
-            yield Problem(path, f"{dotted(path)}: {text} ({spoken(found.interval_s)})")
+            yield Problem(path, f"{dotted(path)}: {text} ({written(found.interval_s)})")
 
 
 def _backends(reading: Reading) -> Iterator[Problem]:

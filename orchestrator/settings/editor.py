@@ -7,7 +7,7 @@ from typing import Any
 from backends import ENGINES, KINDS
 from backends import options as options_of
 from orchestrator.settings.schema import Backend, Settings
-from orchestrator.settings.values import spoken
+from orchestrator.settings.values import written
 
 
 def schema() -> dict[str, Any]:
@@ -50,7 +50,7 @@ def _tidy(node: Any) -> None:
     if default is None or isinstance(default, dict):
         node.pop("default", None)
     elif isinstance(default, float) and "number" not in str(node):
-        node["default"] = spoken(default)
+        node["default"] = written(default)
     elif isinstance(default, list) and node.get("type") == "string":
         node["default"] = ":".join(str(part) for part in default)
     for item in node.values():

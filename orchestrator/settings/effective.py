@@ -15,7 +15,7 @@ from orchestrator.settings.positions import Path
 from orchestrator.settings.problems import dotted
 from orchestrator.settings.reading import Reading
 from orchestrator.settings.schema import BackendHealth
-from orchestrator.settings.values import spoken
+from orchestrator.settings.values import written
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def _backend(reading: Reading, name: str) -> Iterator[Row]:
     found = policy(reading.settings, backend, url_of(reading, name))
     for key in BackendHealth.model_fields:
         value = getattr(found, key if key in {"fall", "rise"} else f"{key}_s")
-        text = value if isinstance(value, int) else spoken(value) if value else "off"
+        text = value if isinstance(value, int) else written(value) if value else "off"
         source, where = _source(reading, (*path, "health", key))
         if source == "default":
             general = getattr(reading.settings.health, key)

@@ -16,13 +16,12 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from orchestrator.core.durations import UNITS_S, seconds
 from orchestrator.settings.problems import nearest
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 CREDENTIAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)(ms|s|m|h|d)", re.ASCII)
 _WINDOW = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)", re.ASCII)
-_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _LONGEST_S = 3650 * 86400.0
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 _LOCAL_SUFFIXES = (".local", ".lan", ".internal", ".home.arpa", ".localhost")
@@ -31,22 +30,22 @@ _SHARED = ipaddress.ip_network("100.64.0.0/10")  # carrier-grade NAT (RFC 6598),
 
 def duration(text: object) -> float:
     """Read `"250ms"`, `"90s"`, `"15m"`, `"12h"` or `"7d"` as seconds."""
-    match = _DURATION.fullmatch(text) if isinstance(text, str) else None
-    if match is None:
+    try:
+        found = seconds(text if isinstance(text, str) else "")
+    except ValueError:
         raise ValueError(
             'expected a duration in quotes, such as "250ms", "90s", "15m", "12h", "7d"'
-        )
-    seconds = float(match[1]) * _UNITS_S[match[2]]
-    if seconds > _LONGEST_S:
+        ) from None
+    if found > _LONGEST_S:
         raise ValueError("at most ten years")
-    return seconds
+    return found
 
 
 def positive(text: object) -> float:
     """Read a duration that is more than nothing."""
-    if not (seconds := duration(text)):
+    if not (found := duration(text)):
         raise ValueError("must be longer than zero")
-    return seconds
+    return found
 
 
 def or_off(text: object) -> float | str:
@@ -67,13 +66,13 @@ def chat(given: object) -> int | str:
     raise ValueError('expected the chat\'s number, or "@channel"')
 
 
-def spoken(seconds: float) -> str:
+def written(length_s: float) -> str:
     """Write seconds as the shortest duration that `duration` reads back."""
     for unit in ("d", "h", "m", "s"):
-        count = seconds / _UNITS_S[unit]
+        count = length_s / UNITS_S[unit]
         if count >= 1 and count == int(count):
             return f"{int(count)}{unit}"
-    return f"{round(seconds * 1000)}ms" if seconds < 1 else f"{seconds:g}s"
+    return f"{round(length_s * 1000)}ms" if length_s < 1 else f"{length_s:g}s"
 
 
 def timezone(text: object) -> str:
@@ -273,14 +272,14 @@ _LENGTH = {"type": "string", "pattern": r"^\d+(\.\d+)?(ms|s|m|h|d)$"}
 _LIST = {"type": "array", "items": _TEXT}
 _PAIRS = {"type": "object", "additionalProperties": _TEXT}
 
-Duration = Annotated[float, *_checked(duration, _LENGTH, spoken)]
-Interval = Annotated[float, *_checked(positive, _LENGTH, spoken)]
+Duration = Annotated[float, *_checked(duration, _LENGTH, written)]
+Interval = Annotated[float, *_checked(positive, _LENGTH, written)]
 Period = Annotated[
     float | str,
     *_checked(
         or_off,
         {"anyOf": [_LENGTH, {"const": "off"}]},
-        lambda value: value if value == "off" else spoken(value),
+        lambda value: value if value == "off" else written(value),
     ),
 ]
 TimeZone = Annotated[str, *_checked(timezone, _TEXT)]

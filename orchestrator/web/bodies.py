@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)(ms|s|m|h|d)")
+from orchestrator.core.durations import ONE, seconds
+
 LONGEST_S = 366 * 86400.0
 
 
 def duration_s(text: Any) -> float:
     """Read "250ms", "90s", "15m", "12h" or "7d"; returns seconds. ValueError if it is not one."""
-    found = DURATION.fullmatch(text) if isinstance(text, str) else None
-    if found is None:
-        raise ValueError('a duration is a text like "90s", "15m", "4h" or "7d"')
-    length_s = float(found[1]) * UNITS_S[found[2]]
+    length_s = seconds(text if isinstance(text, str) else "")
     if not 0 < length_s <= LONGEST_S:
         raise ValueError("a duration is longer than nothing and at most a year")
     return length_s
@@ -25,7 +21,9 @@ def duration_s(text: Any) -> float:
 
 Duration = Annotated[
     float,
-    BeforeValidator(duration_s, json_schema_input_type=str),
+    BeforeValidator(
+        duration_s, json_schema_input_type=Annotated[str, StringConstraints(pattern=f"^{ONE}$")]
+    ),
     Field(examples=["4h"]),
 ]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100)]

@@ -101,7 +101,10 @@ async def _invalid(_: Request, error: Exception) -> Response:
     """Say what is wrong and where; what was sent is not repeated."""
     assert isinstance(error, RequestValidationError)
     errors = [
-        {"where": one_line(".".join(str(part) for part in one["loc"])), "problem": one["msg"]}
+        {
+            "where": one_line(".".join(str(part) for part in one["loc"])),
+            "problem": one["msg"].removeprefix("Value error, "),
+        }
         for one in error.errors()[:SHOWN]
     ]
     if any(one["type"] == "json_invalid" for one in error.errors()):

@@ -142,7 +142,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def _judge(self) -> Problem | None:
         """Refuse what can be read in two ways, and what is too large by its own account."""
         if self.parser.get_method() not in METHODS:
-            return Problem(501, "method", "this method is not known here")
+            return Problem(405, "method", "this method is not known here")
         if not self.url.startswith(b"/"):
             return Problem(400, "address", "the address must begin with a slash")
         hosts = 0

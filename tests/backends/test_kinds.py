@@ -7,9 +7,9 @@ import pytest
 from pydantic import ValidationError
 
 from backends.api import RateLimits, rate_limits
-from backends.durations import seconds
 from backends.engines.answers import retry_after_s
 from backends.fake import Driver, Moment, parse
+from orchestrator.core.durations import seconds
 from orchestrator.core.model import HealthPolicy, Verdict
 from tests.backends.worlds import HandClock, TableHttp, driver, plan, ports, reply
 

@@ -72,6 +72,16 @@ class OnTerminal:
         assert text in self.shown, self.shown
         return self.shown
 
+    def until_lines(self, count: int, start: str) -> None:
+        """Read until `count` whole lines that begin with `start` were shown."""
+
+        def whole() -> list[str]:
+            *lines, _ = self.shown.split("\n")
+            return [line for line in lines if line.startswith(start)]
+
+        self._read(lambda: len(whole()) >= count)
+        assert len(whole()) >= count, self.shown
+
     def type(self, text: str) -> None:
         os.write(self._ours, text.encode())
 

@@ -7,7 +7,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from orchestrator.cli.times import BadTime, ago, duration, moment, rfc3339, spoken, until
+from orchestrator.cli.times import BadTime, ago, duration, moment, rfc3339, until
+from orchestrator.core.durations import spoken
 
 LISBON = ZoneInfo("Europe/Lisbon")
 NOW = datetime(2026, 11, 21, 20, 0, tzinfo=UTC)
@@ -60,12 +61,13 @@ def test_a_moment_that_is_none_or_is_past_is_refused(text):
     [
         (0.4, "0 s"),
         (59, "59 s"),
-        (60, "1 min"),
+        (60, "60 s"),
+        (120, "2 min"),
         (3600, "1 h"),
         (11100, "3 h 5 min"),
-        (86400, "1 day"),
-        (90000, "1 day 1 h"),
-        (864000, "10 days"),
+        (86400, "24 h"),
+        (176400, "2 d 1 h"),
+        (864000, "10 d"),
     ],
 )
 def test_a_duration_is_told_in_its_largest_units(seconds, text):

@@ -203,7 +203,7 @@ def test_status_watched_in_a_pipe_prints_a_line_of_json_per_change(daemon, at):
     terminal = OnTerminal("status", "-w", "--json", *at)
     terminal.until('"pin": null')
     daemon.pin("lab")
-    terminal.until('"hard": false')
+    terminal.until_lines(2, "{")
     terminal.signal(signal.SIGINT)
     lines = [line for line in terminal.end().out.splitlines() if line.startswith("{")]
     assert [json.loads(line)["services"][0]["pin"] is None for line in lines] == [True, False]

@@ -10,7 +10,7 @@ from orchestrator.core.model import Target, Tier
 from orchestrator.errors import ConfigError
 from orchestrator.settings import diff, find_path, load, study, with_admin_token
 from orchestrator.settings.effective import rows
-from orchestrator.settings.values import duration, is_remote, spoken
+from orchestrator.settings.values import duration, is_remote, written
 
 LAB = '[backends.lab]\nkind = "static"\nurl = "http://10.0.0.5:8080"\n'
 SECRETS = {
@@ -240,7 +240,7 @@ def test_an_admin_token_is_made_once_and_only_its_owner_reads_it(read, tmp_path)
 )
 def test_durations_are_read_and_written(text, seconds):
     assert duration(text) == seconds
-    assert duration(spoken(seconds)) == seconds
+    assert duration(written(seconds)) == seconds
 
 
 @pytest.mark.parametrize(

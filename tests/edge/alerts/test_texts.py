@@ -13,10 +13,11 @@ from babel.messages.pofile import read_po
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.core.durations import spoken
 from orchestrator.core.model import Incident, Notice, NoticeKind, Severity
 from orchestrator.edge import phrases
 from orchestrator.edge.phrases import KINDS
-from orchestrator.edge.texts import LOCALE, Style, duration, incident_title, render, severity
+from orchestrator.edge.texts import LOCALE, Style, incident_title, render, severity
 
 EN, PT = Style("en", UTC), Style("pt", UTC)
 PO = LOCALE / "pt/LC_MESSAGES/aion.po"
@@ -141,4 +142,4 @@ def test_rendering_never_raises_and_is_one_printable_bounded_line(topic, kind, p
      (90000, "25 h"), (259200, "3 d"), (262800, "3 d 1 h"), (-5, "0 s")],
 )  # fmt: skip
 def test_durations_are_said_as_people_say_them(seconds, said):
-    assert duration(seconds) == said
+    assert spoken(seconds) == said
