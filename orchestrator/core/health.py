@@ -241,6 +241,8 @@ def next_canary_s(state: BackendState, policy: HealthPolicy, at: float) -> float
     """Seconds until a canary is due; None where there are none, or none makes sense now."""
     if policy.canary_s is None or state.health not in ALIVE or state.denied:
         return None
+    if state.cooldown_until is not None and state.cooldown_until > at:
+        return state.cooldown_until - at
     if state.canary_at is None:
         return 0.0
     wait_s = policy.interval_s if state.canary_fails else policy.canary_s

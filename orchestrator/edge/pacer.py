@@ -18,6 +18,7 @@ from orchestrator.core.model import Observation, Source, Verdict
 
 JITTER = 0.1
 IN_FLIGHT = 1000  # probes under way at once; more wait their turn
+CANARIES_APART_S = 10.0  # one that decided nothing (429, we are cut off) is not repeated at once
 NEEDLESS_S = 1.0  # a canary not due for longer than this is put off
 PATIENCE = 4.0  # a driver that takes this many time-outs is stuck
 
@@ -175,6 +176,8 @@ class Pacer:
         else:
             after_s = self._interval_s(*key)
             if after_s is not None:
+                if key[1] is Source.CANARY:
+                    after_s = max(after_s, CANARIES_APART_S)
                 self._plan(key, after_s * self._random.uniform(1 - JITTER, 1 + JITTER))
         if self._heap and len(self._running) >= IN_FLIGHT - 1:
             self._woken.set()

@@ -255,3 +255,8 @@ def test_a_revoked_or_ended_session_is_out_however_well_it_beats():
     assert lease(Session("s", 0, 1000, revoked=True, challenge_ok=True), 1000) is Lease.OUT
     assert lease(Session("s", 0, 1000, ends_at=1001), 1000) is Lease.HELD
     assert lease(Session("s", 0, 1000, ends_at=1001, challenge_ok=True), 1001) is Lease.OUT
+
+
+def test_a_canary_waits_out_a_cool_down():
+    state = see(UP, BUSY, 10.0, Source.CANARY, retry_after_s=90.0)
+    assert next_canary_s(state, POLICY, 10.0) == 90.0
