@@ -38,7 +38,7 @@ from orchestrator.core.events import (
     Turn,
 )
 from orchestrator.core.fleet import resumed
-from orchestrator.core.health import next_canary_s, next_probe_s
+from orchestrator.core.health import ALIVE, next_canary_s, next_probe_s
 from orchestrator.core.model import Health, Incident, Now, ServiceState, Source
 from orchestrator.edge import systemd
 from orchestrator.edge.alerts import Courier, zone_of
@@ -46,7 +46,7 @@ from orchestrator.edge.child import run_child
 from orchestrator.edge.clock import SystemClock, SystemRandom
 from orchestrator.edge.controls import Controls
 from orchestrator.edge.dns import open_provider
-from orchestrator.edge.dns.base import DnsSettings
+from orchestrator.edge.dns.base import DnsSettings, Provider
 from orchestrator.edge.dns.reconciler import Reconciler
 from orchestrator.edge.http import AioHttp, raise_file_limit
 from orchestrator.edge.log import Log
@@ -110,6 +110,7 @@ class Daemon:
         self._ends = asyncio.Event()
         self._settled = asyncio.Event()
         self._reloading = asyncio.Lock()
+        self._failed = ""
         self._tasks: dict[str, asyncio.Task[Any]] = {}
         self._reconcilers: dict[str, Reconciler] = {}
         self._notifier = systemd.Notifier(os.environ.get("NOTIFY_SOCKET"))
@@ -133,7 +134,9 @@ class Daemon:
             self._listen_to_signals()
             await self._ends.wait()
             self._notifier.stopping()
-            log.info("stopping", text="told to end")
+            log.info("stopping", text=self._failed or "told to end")
+        if self._failed:
+            raise AionError(f"the daemon cannot go on: {self._failed}")
 
     # ── start ───────────────────────────────────────────────────────────────────────────────────
 
@@ -240,11 +243,6 @@ class Daemon:
         loop.on(Deliver, lambda _: self._courier.poke())
         loop.on(Reconcile, lambda effect: self._poke(effect.service))
         loop.subscribe(self._turned)
-        patience = systemd.watchdog_interval_s(
-            os.environ.get("WATCHDOG_USEC"), os.environ.get("WATCHDOG_PID"), os.getpid()
-        )
-        if patience is not None:
-            loop.subscribe(_petter(self._notifier, loop, patience / 2))
 
     async def _start(self) -> None:
         self._run("loop", self._loop.run())
@@ -252,6 +250,11 @@ class Daemon:
         self._run("pacer", self._pacer.run())
         self._run("courier", self._courier.run())
         self._run("flush", self._flush())
+        patience = systemd.watchdog_interval_s(
+            os.environ.get("WATCHDOG_USEC"), os.environ.get("WATCHDOG_PID"), os.getpid()
+        )
+        if patience is not None:
+            self._run("watchdog", _pet(self._notifier, self._loop, patience / 2))
         for plan in self._config.plans.values():
             self._pacer.add(plan.backend.name, backends.driver(plan, self._ports))
         for settings in self._config.dns:
@@ -267,9 +270,10 @@ class Daemon:
             frozen = frozen or world.isolated_since is not None
             return self._loop.fleet.services.get(name), frozen
 
+        provider = open_provider(settings)
         reconciler = Reconciler(
             settings,
-            open_provider(settings),
+            provider,
             state=state,
             report=self._loop.committed,
             clock=self._clock,
@@ -277,7 +281,7 @@ class Daemon:
             would=lambda text: log.info("would_publish", service=name, text=text),
         )
         self._reconcilers[name] = reconciler
-        self._run(f"dns:{name}", reconciler.run())
+        self._run(f"dns:{name}", _keep(reconciler, provider))
 
     def _run(self, name: str, work: Coroutine[Any, Any, object]) -> None:
         """Run a task that must not end; if it does, the daemon does, and systemd starts it anew."""
@@ -288,8 +292,8 @@ class Daemon:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         if task.cancelled() or self._ends.is_set():
             return
-        self._failed = task.exception()
-        log.error("task_ended", task=task.get_name(), problem=repr(self._failed))
+        self._failed = f"its part `{task.get_name()}` ended; the log says why"
+        log.error("task_ended", task=task.get_name(), exc_info=task.exception())
         self._ends.set()
 
     # ── while it runs ───────────────────────────────────────────────────────────────────────────
@@ -392,13 +396,16 @@ class Daemon:
 
     async def _adopt(self, new: Config) -> None:
         """Put a new configuration in force; what did not change goes on undisturbed."""
-        old, self._config = self._config, new
+        old = self._config
         self._log.hide([*_secrets(old), *_secrets(new)])
-        self._web.change_token(new.web.admin_token_sha256)
         await self._loop.committed(Reconfigured(new.fleet))
+        self._config = new
+        self._web.change_token(new.web.admin_token_sha256)
         for name, plan in new.plans.items():
             if old.plans.get(name) != plan:
                 self._pacer.add(name, backends.driver(plan, self._ports))
+                if self._loop.fleet.backends[name].health in ALIVE:
+                    self._first_canary(name)
         for name in old.plans.keys() - new.plans.keys():
             self._pacer.remove(name)
         names = {settings.service: settings for settings in new.dns}
@@ -411,7 +418,7 @@ class Daemon:
             self._open_name(settings)
         self._controls.configure(new.controls)
         self._courier.configure(new.alerts)
-        if old.deadman != new.deadman:
+        if (old.deadman, old.timezone) != (new.deadman, new.timezone):
             await self._jobs.stop()
             self._jobs = self._runner()
             await self._jobs.start(self._settled.wait())
@@ -464,16 +471,22 @@ class _Jobs:
         return await self._runner().run_now(name)
 
 
-def _petter(notifier: systemd.Notifier, loop: Loop, every_s: float) -> Callable[[Turn], None]:
-    """Pet the watchdog after whole turns of the loop, no more often than needed."""
-    last = [0.0]
+async def _keep(reconciler: Reconciler, provider: Provider) -> None:
+    """Reconcile until cancelled, and let go of the provider then."""
+    try:
+        await reconciler.run()
+    finally:
+        await provider.close()
 
-    def pet(_turn: Turn) -> None:
-        if loop.turned_at - last[0] >= every_s:
-            last[0] = loop.turned_at
+
+async def _pet(notifier: systemd.Notifier, loop: Loop, every_s: float) -> None:
+    """Pet the watchdog for whole turns of the loop: also for those that a full disk undid."""
+    last = -1.0
+    while True:
+        if loop.turned_at != last:
+            last = loop.turned_at
             notifier.watchdog()
-
-    return pet
+        await asyncio.sleep(every_s)
 
 
 def _dialled(host: str) -> str:
