@@ -129,24 +129,62 @@ class Process:
         return code
 
 
+class Listener:
+    """A client of server-sent events: `events` so far, `ended` once the server closed."""
+
+    def __init__(self, port: int, path: str = "/discovery/chat/events") -> None:
+        self.events: list[dict] = []
+        self.ended = False
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=30)
+        self._socket.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        self._thread = threading.Thread(target=self._listen)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        with contextlib.suppress(OSError), self._socket.makefile("rb") as lines:
+            for line in lines:
+                if line.startswith(b"data: "):
+                    self.events.append(json.loads(line[6:]))
+        self.ended = True
+
+    def kill(self) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._socket.close()
+
+
 class Hook:
-    """What apprise's `json://` posts to, and a page that hangs: an HTTP server in this process."""
+    """What apprise's `json://` posts to, and an OpenAI-like backend that counts its probes."""
 
     def __init__(self) -> None:
         self.bodies: list[dict] = []
         self.failing = False
         self.asked = 0
+        self.hangs = threading.Event()
+        self.probed_at: list[float] = []
         hook = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 hook.asked += 1
+                if hook.hangs.is_set():
+                    time.sleep(20)
                 if not hook.failing:
                     hook.bodies.append(json.loads(body))
                 self.send_response(500 if hook.failing else 200)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
+
+            def do_GET(self) -> None:
+                hook.probed_at.append(time.monotonic())
+                body = b'{"object": "list", "data": [{"id": "demo-model", "object": "model"}]}'
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
 
             def log_message(self, *_) -> None:
                 pass
@@ -258,6 +296,20 @@ class World:
     def stop_backend(self, name: str) -> None:
         self.backends[name][0].kill()
 
+    def listen(self, path: str = "/discovery/chat/events") -> Listener:
+        made = Listener(self.port, path)
+        self._others.append(made)
+        return made
+
+    def counted(self, name: str, priority: int = 50) -> Hook:
+        """A backend in this process, which notes when it was probed."""
+        made = Hook()
+        self._others.append(made)
+        url = f"http://127.0.0.1:{made.port}"
+        given = {"kind": "static", "engine": "openai", "url": url, "models": ["demo-model"]}
+        self.tables[f"backends.{name}"] = {**given, "priority": priority}
+        return made
+
     def hook(self) -> Hook:
         made = Hook()
         self._others.append(made)
@@ -304,13 +356,17 @@ class World:
 
     def boot(self, *more: str, wait: bool = True, **env: str) -> Process:
         self.write()
+        self.launch(*more, **env)
+        if wait:
+            self.ready()
+        return self.daemon
+
+    def launch(self, *more: str, **env: str) -> None:
+        """Start the daemon on the file as it is."""
         words = ("-m", "orchestrator.cli", "--config", str(self.config), "serve", *more)
         self.daemon = Process(
             *words, log=self.log_path, **{"STATE_DIRECTORY": str(self.state), **env}
         )
-        if wait:
-            self.ready()
-        return self.daemon
 
     def ready(self) -> None:
         def answers() -> bool:
@@ -359,7 +415,11 @@ class World:
         return self.api(f"backends/{name}")["health"]
 
     def all_up(self) -> None:
+        self.all_up_but()
+
+    def all_up_but(self, *others: str) -> None:
         names = [key.partition(".")[2] for key in self.tables if key.startswith("backends.")]
+        names = [name for name in names if name not in others]
         until(lambda: all(self.health_of(name) == "up" for name in names), "all are up")
 
     def assigned(self) -> list[dict]:
