@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import random  # noqa: TID251
 import signal
-import time  # noqa: TID251
 
 from benchmarks.world import Fake, Listener, Row, backend, daemon, fakes
 
@@ -19,7 +18,7 @@ DEFAULT = "[health]\ncontrols = []\n"
 
 def run() -> list[Row]:
     """Measure, and hold against the bounds."""
-    dice = random.Random(1)  # noqa: S311
+    dice = random.Random(1)
     fast = asyncio.run(_kills(dice, FAST, pairs=10, rounds=20, spread_s=2, again=True))
     killed = asyncio.run(_kills(dice, DEFAULT, pairs=20, rounds=1, spread_s=10))
     hung = asyncio.run(_kills(dice, DEFAULT, 20, 1, spread_s=10, how=signal.SIGSTOP))
@@ -62,7 +61,9 @@ async def _kills(
                 await listener.until({name: pair[0] for name, pair in services.items()}, 60)
                 await asyncio.sleep(5)
                 works = [
-                    _service(dice, listener, name, [found[n] for n in pair], rounds, spread_s, how, again)
+                    _service(
+                        dice, listener, name, [found[n] for n in pair], rounds, spread_s, how, again
+                    )
                     for name, pair in services.items()
                 ]
                 return [took for times in await asyncio.gather(*works) for took in times]
@@ -90,8 +91,3 @@ async def _service(
             await asyncio.to_thread(serving.start)
             await asyncio.sleep(2.5)  # until it is up again: down interval, twice the fast one
     return times
-
-
-if __name__ == "__main__":
-    for row in run():
-        print(row.name, row.value, row.bound, row.ok, time.strftime("%H:%M:%S"))  # noqa: TID251

@@ -1,20 +1,19 @@
 """What the store costs: CPU and wall time for each observation and each commit.
 
-Run: `python benchmarks/store.py`. The peer, in the same run, is one SQLModel session per row.
+The peer, in the same run, is one SQLModel session per row.
 """
 
 from __future__ import annotations
 
 import asyncio
-import resource
 import subprocess
-import sys
 import tempfile
 import time  # noqa: TID251
 from pathlib import Path
 
 from sqlmodel import Session, create_engine
 
+from benchmarks.world import PYTHON, Row, limited
 from orchestrator.core.events import Entry, Turn
 from orchestrator.core.model import (
     BackendState,
@@ -29,30 +28,32 @@ from orchestrator.core.model import (
 )
 from orchestrator.edge.queries import TALLY
 from orchestrator.edge.store import Audit, Store, in_thread
-from orchestrator.edge.tables import Row, TallyRow
+from orchestrator.edge.tables import Row as Tables
+from orchestrator.edge.tables import TallyRow
 
 BACKENDS = 1000
 SECONDS = 60
 COUNTS = [column.name for column in TALLY.c if column.name not in {"backend", "buckets"}]
 
 
-async def observations(folder: Path) -> float:
-    """1,000 backends each probed every 10 s, flushed every second; µs of CPU a probe, all in."""
+async def observations(folder: Path) -> list[Row]:
+    """1,000 backends each probed every 10 s, flushed every second."""
     store = Store(f"sqlite:///{folder}/a.db", in_thread(), create=True)
     await store.load()
-    began, cpu, probes = time.perf_counter(), time.process_time(), 0
+    cpu, probes = time.process_time(), 0
     for second in range(SECONDS):
         for number in range(second % 10, BACKENDS, 10):
             seen = Observation(f"b{number}", Source.PROBE, Verdict.OK, "", 0.01 + number / 1e5, 200)
             store.observe(seen, 1.8e9 + second)
             probes += 1
         await store.flush()
-    used, wall = time.process_time() - cpu, time.perf_counter() - began
-    print(f"observations   {used / probes * 1e6:8.1f} µs CPU  {wall / probes * 1e6:8.1f} µs wall")
+    used = (time.process_time() - cpu) / probes
     await store.close()
     size = (folder / "a.db").stat().st_size
-    print(f"on disk        {size / 1e6:8.1f} MB after {probes} probes of {BACKENDS} backends")
-    return used / probes
+    return [
+        limited("store: an observation", used * 1e6, None, "µs CPU"),
+        limited(f"store: on disk after {probes} probes of {BACKENDS}", size / 1e6, None, "MB"),
+    ]
 
 
 async def rows(folder: Path) -> float:
@@ -67,7 +68,6 @@ async def rows(folder: Path) -> float:
             count += 1
         await store.flush()
     used = (time.process_time() - cpu) / count
-    print(f"a row each     {used * 1e6:8.1f} µs CPU")
     await store.close()
     return used
 
@@ -75,7 +75,7 @@ async def rows(folder: Path) -> float:
 def sessions(folder: Path) -> float:
     """The peer: a SQLModel session for each row."""
     engine = create_engine(f"sqlite:///{folder}/c.db")
-    Row.metadata.create_all(engine)
+    Tables.metadata.create_all(engine)
     with engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA journal_mode=WAL")
         connection.exec_driver_sql("PRAGMA synchronous=NORMAL")
@@ -91,13 +91,12 @@ def sessions(folder: Path) -> float:
             )
             session.commit()
     used = (time.process_time() - cpu) / count
-    print(f"session a row  {used * 1e6:8.1f} µs CPU  (SQLModel, the peer)")
     engine.dispose()
     return used
 
 
-async def commits(folder: Path) -> None:
-    """A failover's turn, synced to disk, and for scale how long a bare sync takes here."""
+async def commits(folder: Path) -> list[Row]:
+    """A failover's turn, synced to disk; and loading what `observations` left."""
     store = Store(f"sqlite:///{folder}/d.db", in_thread(), create=True)
     await store.load()
     walls = []
@@ -118,19 +117,22 @@ async def commits(folder: Path) -> None:
         walls.append(time.perf_counter() - began)
     used = (time.process_time() - cpu) / count
     walls.sort()
-    print(
-        f"commit         {used * 1e6:8.1f} µs CPU  {walls[count // 2] * 1e6:8.1f} µs wall (p50)"
-        f"  {walls[int(count * 0.99)] * 1e6:8.1f} µs (p99)"
-    )
+    middle, worst = walls[count // 2] * 1e3, walls[int(count * 0.99)] * 1e3
     began = time.perf_counter()
     again = Store(f"sqlite:///{folder}/a.db", in_thread())
     await again.load()
-    print(f"load           {(time.perf_counter() - began) * 1e3:8.1f} ms with {BACKENDS} backends")
+    load_ms = (time.perf_counter() - began) * 1e3
     await again.close()
     await store.close()
+    value = f"{used * 1e3:.2f} ms CPU, {middle:.1f} ms (p99 {worst:.1f} ms)"
+    figures = {"cpu_ms": used * 1e3, "median_ms": middle, "p99_ms": worst}
+    return [
+        Row("store: a failover's commit, synced", value, figures=figures),
+        limited(f"store: load with {BACKENDS} backends", load_ms, None, "ms"),
+    ]
 
 
-def imports() -> None:
+def imports() -> list[Row]:
     """What importing the store adds to a bare interpreter."""
     code = (
         "import time, sys\n"
@@ -139,24 +141,20 @@ def imports() -> None:
         "import orchestrator.edge.store, orchestrator.edge.migrate\n"
         "print(time.process_time() - b, (rss() - r) / 1e6, 'alembic' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([PYTHON, "-c", code], capture_output=True, text=True, check=True)
     seconds, megabytes, alembic = done.stdout.split()
-    print(f"import         {float(seconds):8.2f} s CPU  {float(megabytes):8.1f} MB more memory")
     assert alembic == "False", "Alembic is in the daemon"
+    value = f"{float(seconds):.2f} s CPU, {float(megabytes):.0f} MB"
+    return [Row("store: importing it", value)]
 
 
-def main() -> None:
-    """Print the table."""
+def run() -> list[Row]:
+    """Measure; the store has no bound of its own but what a probe may cost all in."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        asyncio.run(observations(folder))
-        ours = asyncio.run(rows(folder))
-        print(f"ratio          {sessions(folder) / ours:8.1f} times cheaper a row than the peer")
-        asyncio.run(commits(folder))
-    imports()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"peak memory    {peak:8.1f} MB")
-
-
-if __name__ == "__main__":
-    main()
+        found = asyncio.run(observations(folder))
+        ours, peer = asyncio.run(rows(folder)), sessions(folder)
+        value = f"{ours * 1e6:.0f} µs CPU (SQLModel session: {peer * 1e6:.0f} µs)"
+        figures = {"us": ours * 1e6, "peer_us": peer * 1e6}
+        found.append(Row("store: an observation that is news", value, figures=figures))
+        return [*found, *asyncio.run(commits(folder)), *imports()]

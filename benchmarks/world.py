@@ -1,4 +1,4 @@
-"""A daemon and its backends as child processes, for measuring: started, pinned, looked at, ended."""
+"""A daemon and its backends as child processes: started, pinned, looked at, ended."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ import subprocess
 import sys
 import tempfile
 import time  # noqa: TID251
-from collections.abc import Iterator
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
+from typing import Any, Self
 
 import aiohttp
 
+ROOT = Path(__file__).resolve().parent.parent
 TICKS = os.sysconf("SC_CLK_TCK")
 PYTHON = sys.executable
 
@@ -30,6 +35,39 @@ class Row:
     bound: str = ""
     ok: bool | None = None
     figures: dict[str, float] = field(default_factory=dict)
+
+
+def limited(
+    name: str, value: float, most: float | None, unit: str, figures: dict[str, float] | None = None
+) -> Row:
+    """Make a row of a figure that may be `most` at most; None: any."""
+    shown = f"{value:.2f} {unit}" if value < 10 else f"{value:.1f} {unit}"
+    found = {"value": value, **(figures or {})}
+    if most is None:
+        return Row(name, shown, figures=found)
+    return Row(name, shown, f"≤ {most:g} {unit}", value <= most, found)
+
+
+def say(text: str) -> None:
+    """Tell whoever waits for the table how far it is."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def wait(true: Callable[[], object], limit_s: float, every_s: float = 0.1) -> None:
+    """Wait until `true()` is; raises `TimeoutError`."""
+    end = time.perf_counter() + limit_s
+    while not true():
+        if time.perf_counter() > end:
+            raise TimeoutError(f"not within {limit_s} s")
+        time.sleep(every_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the daemon answered."""
+
+    status: int
+    body: Any
 
 
 def cpu_s(pid: int) -> float:
@@ -109,6 +147,35 @@ class Daemon:
         self.port = 0
         self.log = folder / "log"
 
+    def keep(self, name: str, secret: str) -> None:
+        """Put a credential where the daemon looks for it."""
+        folder = self.folder / "credentials"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        (folder / name).touch(mode=0o600)
+        (folder / name).write_text(secret)
+
+    def get(self, path: str) -> Reply:
+        """Ask the daemon; status 0 where it does not answer."""
+        try:
+            with urllib.request.urlopen(self.url + path, timeout=10) as reply:
+                text = reply.read()
+                is_json = "json" in reply.headers.get("Content-Type", "")
+                return Reply(reply.status, json.loads(text) if is_json else text)
+        except urllib.error.HTTPError as error:
+            return Reply(error.code, None)
+        except OSError:
+            return Reply(0, None)
+
+    def said(self, event: str) -> list[dict[str, Any]]:
+        """Read from its log what it said of this kind, `at` as Unix seconds."""
+        found = []
+        for line in self.log.read_text().splitlines():
+            if f'"event":"{event}"' in line:
+                fields = json.loads(line)
+                fields["at"] = datetime.fromisoformat(fields["at"]).timestamp()
+                found.append(fields)
+        return found
+
     @property
     def pid(self) -> int:
         assert self.process is not None
@@ -133,7 +200,7 @@ class Daemon:
                     return time.perf_counter() - began
             if self.process.poll() is not None:
                 break
-            time.sleep(0.01)  # noqa: TID251
+            time.sleep(0.01)
         raise RuntimeError(f"the daemon did not start: {self.log.read_text()[-2000:]}")
 
     def kill(self) -> None:
@@ -151,10 +218,12 @@ class Daemon:
 
 
 @contextmanager
-def daemon(toml: str) -> Iterator[Daemon]:
+def daemon(toml: str, **secrets: str) -> Iterator[Daemon]:
     with tempfile.TemporaryDirectory() as folder:
         one = Daemon(Path(folder), toml)
-        one.start()
+        for name, secret in secrets.items():
+            one.keep(name, secret)
+        one.start(60)
         try:
             yield one
         finally:
@@ -180,7 +249,7 @@ class Listener:
         self.news = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def __aenter__(self) -> Listener:
+    async def __aenter__(self) -> Self:
         limits = aiohttp.TCPConnector(limit=0)
         self._session = aiohttp.ClientSession(connector=limits, timeout=aiohttp.ClientTimeout())
         self._tasks = [asyncio.create_task(self._follow(name)) for name in self._services]

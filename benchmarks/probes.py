@@ -1,0 +1,167 @@
+"""What a probe costs all in: the real daemon on many backends, each a server on loopback.
+
+The daemon has one core, the backends' one process the other. CPU is the daemon's user and system
+time over a window after it settled; every request the backends counted in it is one probe, so the
+daemon's own idling is paid for by the probes too. The peer is one shared httpx client, in this run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time  # noqa: TID251
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from benchmarks.crowd import Crowd, crowd
+from benchmarks.world import PYTHON, ROOT, Row, cpu_s, daemon, limited, pin, rss_mb, say, wait
+
+SETTINGS = '[health]\ncontrols = []\ncanary = "off"\ninterval = "{interval_s}s"\n'
+JITTER = 1.1
+POOL = 100  # backends of one service, at every size: choosing among them is not what is measured
+LATE_S = 1.0
+HTTPX_ORIGINS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """One daemon in one window."""
+
+    backends: int
+    probe_s: float
+    share: float
+    memory_mb: float
+    late_s: float
+    probes: int
+
+    @property
+    def ms(self) -> float:
+        return self.probe_s * 1e3
+
+
+def run() -> list[Row]:
+    """Measure, and hold against the bounds."""
+    few = measure(10, 10, 20)
+    hundred = measure(100, 1, 25)
+    thousand = measure(1000, 10, 40)
+    new = measure(1000, 10, 30, closing=True)
+    filled = measure(1000, 1, 15, warm_s=45)
+    most = measure(5000, 10, 30, warm_s=20)
+    kept, fresh = httpx_ms()
+    idle = few.share - few.probes / 20 * hundred.probe_s
+    ratio = most.probe_s / hundred.probe_s
+    more = filled.memory_mb - few.memory_mb
+    return [
+        limited("probe, all in, 1,000 backends", thousand.ms, 0.6, "ms CPU", _of(thousand)),
+        limited("probe, new connection each time", new.ms, 0.6, "ms CPU", _of(new)),
+        Row("probe, idling of the daemon taken off", f"{_net(thousand, idle):.3f} ms CPU"),
+        Row(
+            "  peer: shared httpx client, 200 origins",
+            f"{kept:.2f} ms CPU kept alive, {fresh:.2f} ms new connections",
+            figures={"kept_ms": kept, "new_ms": fresh},
+        ),
+        limited("1,000 backends every 10 s, of a core", thousand.share * 100, 6.0, "%"),
+        limited("  with new connections", new.share * 100, None, "%"),
+        limited("1,000 backends, memory over 10", more, 40.0, "MB", {"of_mb": filled.memory_mb}),
+        limited("1,000 backends, latest probe", thousand.late_s, LATE_S, "s late"),
+        limited("  with new connections", new.late_s, LATE_S, "s late"),
+        limited("1,000 backends every 1 s, of a core", filled.share * 100, None, "%", _of(filled)),
+        limited("5,000 backends: a probe against 100", ratio, 1.6, "times", _of(most)),
+        Row("  a probe of 100 and of 5,000", f"{hundred.ms:.3f} and {most.ms:.3f} ms CPU"),
+        Row("  5,000: memory, latest probe", f"{most.memory_mb:.0f} MB, {most.late_s:.2f} s late"),
+    ]
+
+
+def _of(cost: Cost) -> dict[str, float]:
+    return {
+        "backends": cost.backends,
+        "probes": cost.probes,
+        "ms": cost.ms,
+        "share": cost.share,
+        "rss_mb": cost.memory_mb,
+        "late_s": cost.late_s,
+    }
+
+
+def _net(cost: Cost, idle: float) -> float:
+    return cost.ms * (1 - idle / cost.share)
+
+
+def measure(
+    number: int, interval_s: int, window_s: float, *, warm_s: float = 0, closing: bool = False
+) -> Cost:
+    """Run a daemon on so many backends; its cost once all are up and `warm_s` passed."""
+    with ExitStack() as stack:
+        servers = stack.enter_context(crowd(closing=closing))
+        settings = SETTINGS.format(interval_s=interval_s)
+        one = stack.enter_context(daemon(settings + tables(servers, number)))
+        wait(lambda: servers.say("look")["requests"] >= 2 * number, 120)
+        wait(lambda: one.get("/readyz").status == 200, 60)
+        time.sleep(warm_s + interval_s / 2)
+        servers.say("mark")
+        before, began = cpu_s(one.pid), time.perf_counter()
+        time.sleep(window_s)
+        told = servers.say("look")
+        used, took = cpu_s(one.pid) - before, time.perf_counter() - began
+        cost = Cost(
+            number,
+            used / told["requests"],
+            used / took,
+            rss_mb(one.pid),
+            max(0.0, told["longest_s"] - interval_s * JITTER),
+            int(told["requests"]),
+        )
+        assert told["backends"] == number
+    say(f"{number} backends every {interval_s} s{' anew' if closing else ''}: {cost}")
+    return cost
+
+
+def tables(servers: Crowd, number: int) -> str:
+    names = [f"b{at}" for at in range(number)]
+    backends = "".join(
+        f'[backends.{name}]\nkind = "static"\nengine = "openai"\nurl = "{servers.url(at)}"\n'
+        f'priority = 100\nmodels = ["m"]\n'
+        for at, name in enumerate(names)
+    )
+    return backends + "".join(
+        f"[services.s{at}]\nbackends = {names[at : at + POOL]}\n" for at in range(0, number, POOL)
+    )
+
+
+def httpx_ms() -> tuple[float, float]:
+    """Milliseconds of CPU of a probe by a shared httpx client: kept alive, and connecting anew."""
+    with crowd() as servers:
+        argv = [PYTHON, "-m", "benchmarks.probes", str(servers.port)]
+        child = subprocess.Popen(argv, stdout=subprocess.PIPE, cwd=ROOT)
+        pin(child.pid, 0)
+        out, _ = child.communicate(timeout=120)
+        said = json.loads(out)
+    return said["kept"], said["new"]
+
+
+async def _httpx(port: int) -> None:
+    """The child: a model list read from each origin in turn, twice, ten under way at once."""
+    import httpx
+
+    urls = [f"http://127.1.0.{at + 1}:{port}/v1/models" for at in range(HTTPX_ORIGINS)]
+    found = {}
+    for name, kept in (("kept", None), ("new", 0)):
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=kept)
+        async with httpx.AsyncClient(limits=limits, timeout=30) as client:
+            gate = asyncio.Semaphore(10)
+
+            async def one(url: str, client: httpx.AsyncClient, gate: asyncio.Semaphore) -> None:
+                async with gate:
+                    assert (await client.get(url)).json()["data"]
+
+            await asyncio.gather(*(one(url, client, gate) for url in urls))
+            began = time.process_time()
+            await asyncio.gather(*(one(url, client, gate) for url in urls))
+            found[name] = (time.process_time() - began) / len(urls) * 1e3
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    asyncio.run(_httpx(int(sys.argv[1])))
