@@ -117,6 +117,8 @@ def review(draft: Draft, name: str) -> None:
         why = choice.why if state.active is None else state.reason
         settled = state.settled or _confirmed(draft, service, state)
         draft.put_service(replace(state, reason=why, settled=settled))
+        if draft.world.settled:
+            _retarget(draft, service)
         return
     if choice.planned and choice.to is not None and state.active is not None:
         draft.put_service(state)
@@ -182,6 +184,28 @@ def _resets(state: BackendState, at: float) -> list[float]:
     return [time for time in times if time is not None and time > at]
 
 
+def _retarget(draft: Draft, service: Service) -> None:
+    """Publish anew where the one that serves has other records now than were wanted of it.
+
+    The configuration changed: by a reload, or while we were not there.
+    """
+    state = draft.service(service.name)
+    record, wanted = state.publication, targets(draft, service, state.active)
+    if state.active not in service.backends or not wanted or wanted == record.wanted:
+        return
+    epoch = _next_epoch(state)
+    record = replace(record, wanted=wanted, wanted_epoch=epoch)
+    draft.put_service(replace(state, epoch=epoch, publication=record), durable=True)
+    where = ", ".join(target.content for target in wanted)
+    draft.note("retargeted", state.name, f"{state.name}: {state.active} is at {where} now")
+    draft.do(Reconcile(state.name))
+
+
+def _next_epoch(state: ServiceState) -> int:
+    record = state.publication
+    return max(state.epoch, record.wanted_epoch, record.confirmed_epoch) + 1
+
+
 # ── assigning ───────────────────────────────────────────────────────────────────────────────────
 
 
@@ -206,7 +230,7 @@ def assign(
     """Make `to` the one that serves: a new epoch, a wanted record, a line in the log, a notice."""
     service = draft.config.services[name]
     state = state if state is not None else draft.service(name)
-    epoch = max(state.epoch, state.publication.wanted_epoch, state.publication.confirmed_epoch) + 1
+    epoch = _next_epoch(state)
     wanted = targets(draft, service, to) or state.publication.wanted
     moves = (*state.moves, draft.at) if voluntary else state.moves
     old = state.active
@@ -229,8 +253,9 @@ def assign(
     )
     _tell(draft, name, old, to, why, epoch)
     draft.stirred[name] = None
-    for backend in service.backends:
-        draft.stirred[backend] = None
+    if (old is None) != (to is None):  # what everybody's being down explained, or explains now
+        for backend in service.backends:
+            draft.stirred[backend] = None
     if wanted:
         draft.do(Reconcile(name))
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from orchestrator.core import commands, evidence, notices, publishing
-from orchestrator.core.assignment import FRESH_S, START_S, review, targets
+from orchestrator.core.assignment import FRESH_S, START_S, review
 from orchestrator.core.draft import NOTHING, Draft, apply, pools
 from orchestrator.core.events import (
     Acknowledge,
@@ -30,7 +30,6 @@ from orchestrator.core.events import (
     Pause,
     PinTo,
     ProbeSoon,
-    Reconcile,
     Reconfigured,
     Resume,
     Switchover,
@@ -167,7 +166,6 @@ def _settle(draft: Draft) -> None:
     draft.change_world(settled=True)
     for name in draft.config.services:
         draft.stale[name] = None
-        _retarget(draft, name)  # the configuration may have changed while we were not there
     for subject in ("", *draft.config.backends):
         draft.stirred[subject] = None
 
@@ -243,22 +241,8 @@ def _reconfigured(draft: Draft, event: Reconfigured) -> None:
         if name not in draft.fleet.services:
             draft.put_service(ServiceState(name, since=draft.at))
         draft.stale[name] = None
-        _retarget(draft, name)
+        draft.put_service(_fitting(draft.service(name), new.services[name]), durable=True)
     draft.note("reconfigured", "", "a new configuration is in force")
-
-
-def _retarget(draft: Draft, name: str) -> None:
-    """Publish anew where the same backend has other records now."""
-    service = draft.config.services[name]
-    state = _fitting(draft.service(name), service)
-    record, wanted = state.publication, targets(draft, service, state.active)
-    if state.active in service.backends and wanted and wanted != record.wanted:
-        epoch = max(state.epoch, record.wanted_epoch, record.confirmed_epoch) + 1
-        record = replace(record, wanted=wanted, wanted_epoch=epoch)
-        state = replace(state, epoch=epoch, publication=record)
-        draft.note("retargeted", name, f"{name}: the same backend has another record now")
-        draft.do(Reconcile(name))
-    draft.put_service(state, durable=True)
 
 
 def _fitting(state: ServiceState, service: Service) -> ServiceState:
