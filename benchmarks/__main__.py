@@ -46,7 +46,7 @@ def measured(part: str) -> list[Row]:
     began = time.perf_counter()
     try:
         rows = importlib.import_module(f"benchmarks.{part}").run()
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, the others are measured
         traceback.print_exc()
         rows = [Row(part, f"failed: {type(error).__name__}: {error}", ok=False)]
     say(f"{part}: {time.perf_counter() - began:.0f} s")
@@ -65,8 +65,10 @@ def table(rows: list[Row]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("part", nargs="*", choices=[*PARTS, []], help=", ".join(PARTS))
+    parser.add_argument("part", nargs="*", metavar="PART", help=", ".join(PARTS))
     parts = parser.parse_args().part or PARTS
+    if unknown := set(parts) - set(PARTS):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
     where = machine()
     rows = [row for part in parts for row in measured(part)]
     print(table(rows))

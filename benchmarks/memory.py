@@ -50,7 +50,7 @@ def run() -> list[Row]:
 
 def _import_cpu_s() -> float:
     code = (
-        "import time; import orchestrator.cli, orchestrator.cli.serve as s; s.without_rich();"
+        "import time; import orchestrator.cli, orchestrator.cli.serve;"
         "import orchestrator.main; print(time.process_time())"
     )
     times = [
