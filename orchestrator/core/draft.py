@@ -7,11 +7,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from orchestrator.core.events import Answer, Effect, Entry, Turn
+from orchestrator.core.health import ALIVE
 from orchestrator.core.model import (
     Backend,
     BackendState,
     Fleet,
     FleetConfig,
+    Health,
     Incident,
     Notice,
     Now,
@@ -122,10 +124,32 @@ class Draft:
         self.durable = True
 
     def touch(self, backend: str) -> None:
-        """Have every service that this backend is in looked at again, and its incidents."""
+        """Have every service that this backend is in looked at again, and its incidents.
+
+        At once where it matters at once, else with the next tick: a thousand that fall or rise
+        together must not cost a thousand looks at a thousand.
+        """
         for service in self.pools.get(backend, ()):
-            self.stale[service] = None
+            state = self.service(service)
+            if self._urgent(service, state.active, backend):
+                self.stale[service] = None
+            elif state.review_at is None or state.review_at > self.at:
+                self.put_service(replace(state, review_at=self.at))
         self.stirred[backend] = None
+
+    def _urgent(self, service: str, active: str | None, backend: str) -> bool:
+        """Say whether this backend serves, or could take over from nobody or from an ill one."""
+        if backend == active:
+            return True
+        state = self.backend(backend)
+        if state.health not in ALIVE or state.denied:
+            return False
+        if active is None:  # at a start the preferred are waited for anyway
+            first = self.config.services[service].backends[0]
+            return self.world.settled or backend == first
+        if active not in self.config.backends:
+            return True
+        return self.backend(active).health not in (Health.UP, Health.UNKNOWN)
 
     def turn(self) -> Turn:
         """Close the draft."""
