@@ -109,6 +109,7 @@ class Daemon:
         self._random = SystemRandom()
         self._ends = asyncio.Event()
         self._settled = asyncio.Event()
+        self._started = asyncio.Event()
         self._reloading = asyncio.Lock()
         self._failed = ""
         self._tasks: dict[str, asyncio.Task[Any]] = {}
@@ -129,9 +130,10 @@ class Daemon:
             log.warning("configuration", text=warning)
         raise_file_limit()
         async with AsyncExitStack() as stack:
+            self._listen_to_signals()
             await self._open(stack)
             await self._start()
-            self._listen_to_signals()
+            self._started.set()
             await self._ends.wait()
             self._notifier.stopping()
             log.info("stopping", text=self._failed or "told to end")
@@ -377,6 +379,7 @@ class Daemon:
 
         Raises `ConfigError` for a file with problems; then the last good one stays in force.
         """
+        await self._started.wait()
         async with self._reloading:
             try:
                 assert self._config.path is not None

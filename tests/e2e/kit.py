@@ -14,6 +14,7 @@ import threading
 import time  # noqa: TID251 - deadlines for real processes
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Self
 
 import httpx
 from dnslib import DNSRecord
@@ -256,7 +257,7 @@ class World:
         self.daemon: Process | None = None
         self._others: list = []
 
-    def __enter__(self) -> World:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_) -> None:

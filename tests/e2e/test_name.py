@@ -29,7 +29,7 @@ def test_the_name_follows_the_service_and_carries_its_epoch(world, dns):
     world.stop_backend("alpha")
     epoch = world.serves("beta")["epoch"]
     until(lambda: dns.resolve() == [BETA], "the name points at beta")
-    record = until(lambda: dns.records(), "a record")
+    record = until(dns.records, "a record")
     assert len(record) == 1
     assert f"epoch={epoch}" in record[0]["comment"]
     until(lambda: publication(world)["trouble"] is None, "it is confirmed")

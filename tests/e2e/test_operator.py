@@ -89,12 +89,13 @@ def test_a_pin_is_left_when_dead_returned_to_and_ends_by_itself(world):
     world.boot()
     world.serves("alpha")
     world.all_up()
-    assert world.aion("pin", "chat", "beta", "--for", "8s", "-y").returncode == 0
-    world.serves("beta", 3)
+    assert world.aion("pin", "chat", "beta", "--for", "1h", "-y").returncode == 0
+    assert world.active() == "beta", "moved before the command was answered"
     world.stop_backend("beta")
     world.serves("alpha")
     world.start("beta")
     world.serves("beta")
+    assert world.post("services/chat/pin", {"backend": "beta", "for": "1s"}).status_code == 200
     until(lambda: world.api("services/chat")["pin"] is None, "the pin ends")
 
 
