@@ -6,8 +6,8 @@ from dataclasses import replace
 from difflib import get_close_matches
 
 from orchestrator.core import notices
-from orchestrator.core.assignment import HOLD_S, advance, assign, candidate, pool_of, review, rotate
-from orchestrator.core.choice import Rank, trouble
+from orchestrator.core.assignment import assign, candidate, failed, pool_of
+from orchestrator.core.choice import Candidate, Rank, trouble
 from orchestrator.core.draft import Draft
 from orchestrator.core.durations import spoken
 from orchestrator.core.events import (
@@ -27,7 +27,11 @@ from orchestrator.core.events import (
     SyncDns,
     Unpin,
 )
-from orchestrator.core.model import Incident, Pin, Planned
+from orchestrator.core.model import Health, Incident, Phase, Pin, Planned, Rotation, Service
+from orchestrator.core.review import PLANNED, review
+from orchestrator.core.rotation import advance, rewind, rotate
+
+HOLD_S = 3600.0  # a manual failover stands this long before failback may undo it
 
 
 class Refused(Exception):
@@ -56,6 +60,13 @@ def _member(draft: Draft, service: str, backend: str) -> None:
         raise Refused(f"`{backend}` is an API: requests to it go through the gateway")
 
 
+def _able(draft: Draft, service: Service, to: Candidate, refusal: str) -> None:
+    """Refuse a move that would be undone at once, because somebody else serves better."""
+    best = max(one.rank for one in pool_of(draft, service))
+    if to.rank < Rank.LAST or (to.rank < Rank.READY and to.rank < best):
+        raise Refused(refusal)
+
+
 def _not_observing(draft: Draft) -> None:
     if draft.config.shadow:
         raise Refused("this daemon only observes (--shadow)")
@@ -75,8 +86,7 @@ def failover(draft: Draft, command: Failover) -> None:
         if to.name == state.active:
             draft.answer = Answer(f"{command.service} is served by {to.name} already")
             return
-        if to.rank < Rank.LAST:
-            raise Refused(f"{trouble(to)}; `aion pin --hard` would move there all the same")
+        _able(draft, service, to, f"{trouble(to)}; `aion pin --hard` would move there all the same")
     else:
         able = [one for one in pool_of(draft, service) if one.name != state.active]
         able = sorted((one for one in able if one.rank >= Rank.LAST), key=lambda one: -one.rank)
@@ -113,8 +123,7 @@ def switchover(draft: Draft, command: Switchover) -> None:
     if to.name == state.active:
         draft.answer = Answer(f"{command.service} is served by {to.name} already")
         return
-    if to.rank < Rank.LAST:
-        raise Refused(trouble(to))
+    _able(draft, service, to, trouble(to))
     begin_switchover(draft, command.service, command.to)
     draft.answer = Answer(f"{command.to} is made ready to follow {state.active or 'nobody'}")
 
@@ -122,13 +131,15 @@ def switchover(draft: Draft, command: Switchover) -> None:
 def begin_switchover(draft: Draft, name: str, to: str) -> None:
     """Begin a planned move that the operator asked for."""
     state = draft.service(name)
-    kept = _unless(state.pin, to)
-    state = replace(state, planned=None, hold_until=draft.at + HOLD_S, pin=kept)
+    turn = state.rotation if state.rotation is not None and state.rotation.new == to else None
+    state = replace(state, planned=None, pin=_unless(state.pin, to), rotation=turn)
     draft.put_service(replace(state, rotation_failed_at=None), durable=True)
+    hold_until = draft.at + HOLD_S
     if state.active is None:
-        assign(draft, name, to, "the operator planned it")
+        held = replace(draft.service(name), hold_until=hold_until)
+        assign(draft, name, to, PLANNED, state=held)
         return
-    rotate(draft, name, to, "the operator planned it")
+    rotate(draft, name, to, PLANNED, hold_until=hold_until)
 
 
 def pin(draft: Draft, command: PinTo) -> None:
@@ -136,12 +147,17 @@ def pin(draft: Draft, command: PinTo) -> None:
     _member(draft, command.service, command.backend)
     state = draft.service(command.service)
     wanted = Pin(command.backend, draft.at + command.for_s, command.hard)
-    draft.put_service(replace(state, pin=wanted, hold_until=None), durable=True)
+    plan = state.planned
+    if plan is not None and plan.to != command.backend and plan.at < wanted.until:
+        text = f"{command.service}: the move to {plan.to} is off, as the pin is newer"
+        draft.note("switchover_off", command.service, text)
+        plan = None
+    draft.put_service(replace(state, pin=wanted, hold_until=None, planned=plan), durable=True)
     how = "hard " if command.hard else ""
     draft.note("pinned", command.service, f"{command.service} is pinned {how}to {command.backend}")
     service = draft.config.services[command.service]
     one = candidate(draft, draft.config.backends[command.backend], service)
-    able = command.hard or one.rank >= Rank.RESERVE
+    able = command.hard or one.rank is Rank.READY
     if able and not draft.observing() and state.active != command.backend:
         assign(draft, command.service, command.backend, f"pinned {how}by the operator")
     draft.stale[command.service] = None
@@ -192,6 +208,7 @@ def end_pause(draft: Draft, why: str) -> None:
     draft.stirred[""] = None
     for name in draft.config.services:
         draft.stale[name] = None
+        rewind(draft, name)
         draft.do(Reconcile(name))
     draft.note("resumed", "", why)
 
@@ -271,7 +288,28 @@ def _incident(draft: Draft, ident: str) -> Incident:
 
 def planned(draft: Draft, name: str) -> None:
     """Begin a planned switchover whose time has come, and take a rotation one phase on."""
-    state = draft.service(name)
-    if state.planned is not None and draft.at >= state.planned.at and not draft.observing():
-        begin_switchover(draft, name, state.planned.to)
+    plan = draft.service(name).planned
+    due = plan is not None and draft.at >= plan.at
+    if plan is not None and due and draft.world.settled and not draft.observing():
+        _begin_planned(draft, name, plan)
     advance(draft, name)
+
+
+def _begin_planned(draft: Draft, name: str, plan: Planned) -> None:
+    """Begin it, or say why it is not begun."""
+    state, service = draft.service(name), draft.config.services[name]
+    to = candidate(draft, draft.config.backends[plan.to], service)
+    refusal = ""
+    if plan.to == state.active:
+        draft.note("switchover_done", name, f"{name} is served by {plan.to} already")
+    elif draft.at - plan.at > HOLD_S:
+        refusal = "its time passed while nothing could be moved"
+    elif to.rank < Rank.LAST and (state.active is None or to.health is Health.DOWN or to.barred):
+        refusal = trouble(to)
+    else:
+        begin_switchover(draft, name, plan.to)
+        return
+    draft.put_service(replace(state, planned=None), durable=True)
+    if refusal:
+        turn = Rotation(state.active or "", plan.to, Phase.CANARY, draft.at, PLANNED)
+        failed(draft, name, turn, refusal)

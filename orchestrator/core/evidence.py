@@ -32,6 +32,7 @@ from orchestrator.core.model import (
     Source,
     Verdict,
 )
+from orchestrator.core.rotation import rewind
 
 FRESH_EVIDENCE_S = 1.0  # being online this long before a failure began still counts
 REMOTE_OK_EVERY_S = 0.5  # how finely the last remote success is remembered
@@ -182,6 +183,7 @@ def _reconnected(draft: Draft) -> None:
     doubt_all(draft, remote_only=True)
     for name in draft.config.services:
         draft.stale[name] = None
+        rewind(draft, name)
 
 
 def doubt_all(draft: Draft, *, remote_only: bool = False) -> None:

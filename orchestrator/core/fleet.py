@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from orchestrator.core import commands, evidence, notices, publishing
-from orchestrator.core.assignment import FRESH_S, START_S, review
+from orchestrator.core.assignment import FRESH_S
 from orchestrator.core.draft import NOTHING, Draft, apply, pools
 from orchestrator.core.events import (
     Acknowledge,
@@ -52,6 +52,8 @@ from orchestrator.core.model import (
     ServiceState,
     World,
 )
+from orchestrator.core.review import START_S, review
+from orchestrator.core.rotation import rewind, rewound
 
 __all__ = ["apply", "resumed", "step"]
 
@@ -107,11 +109,14 @@ def _slept(fleet: Fleet, now: Now) -> float:
 def _doubt(draft: Draft, why: str) -> None:
     tick = draft.world.tick
     gap_s = draft.at - tick[0] if tick is not None else 0.0
-    # `tick` moves on so that this is said once; the next Tick puts its own clocks there.
-    draft.change_world(gap_at=draft.at, tick=(draft.at, draft.now.wall, tick[2] if tick else 0.0))
+    # `tick` moves on so that this is said once; boot time went on as well.
+    boot = tick[2] + gap_s if tick else 0.0
+    draft.change_world(gap_at=draft.at, tick=(draft.at, draft.now.wall, boot))
     draft.note("gap", "", f"{why}; everything is looked at again")
     _shift_leases(draft, gap_s)
     evidence.doubt_all(draft)
+    for name in draft.fleet.services:
+        rewind(draft, name)
 
 
 def _shift_leases(draft: Draft, gap_s: float) -> None:
@@ -290,7 +295,13 @@ def resumed(
     for name, service in config.services.items():
         stored_service = (services or {}).get(name, ServiceState(name, since=now.at))
         stored_service = _fitting(stored_service, service)
-        fleet.services[name] = replace(stored_service, settled=False, review_at=None)
+        turn = stored_service.rotation
+        fleet.services[name] = replace(
+            stored_service,
+            settled=False,
+            review_at=None,
+            rotation=rewound(turn, now.at) if turn is not None else None,
+        )
     return fleet
 
 

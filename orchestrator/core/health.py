@@ -211,6 +211,12 @@ def flap_level(state: BackendState, at: float) -> int:
     return max(0, state.flap_level - int((at - state.falls[-1]) // HOUR_S))
 
 
+def calmer_at(state: BackendState, at: float) -> float:
+    """Say when the failback wait of a flapping backend is doubled once less."""
+    calm_h = (at - state.falls[-1]) // HOUR_S
+    return state.falls[-1] + (calm_h + 1) * HOUR_S
+
+
 def failback_wait_s(state: BackendState, failback_after_s: float, at: float) -> float:
     """Seconds of unbroken health this backend must show before a voluntary move to it."""
     wait_s = failback_after_s * 2.0 ** flap_level(state, at)
