@@ -14,9 +14,11 @@ import structlog
 
 from backends.base import Clock, Driver, Random
 from orchestrator.core.events import Observed
+from orchestrator.core.health import JITTER
 from orchestrator.core.model import Observation, Source, Verdict
 
-JITTER = 0.1
+GRID = 0.01  # due times fall on multiples of this share of the interval …
+GRID_S = 0.1  # … at most this: what is due about now starts together, for waking up costs too
 IN_FLIGHT = 1000  # probes under way at once; more wait their turn
 CANARIES_APART_S = 10.0  # one that decided nothing (429, we are cut off) is not repeated at once
 NEEDLESS_S = 1.0  # a canary not due for longer than this is put off
@@ -111,6 +113,15 @@ class Pacer:
         if self._heap[0][2] == key:
             self._woken.set()
 
+    def _spread(self, after_s: float) -> float:
+        """Put jitter on an interval, and its end on the grid; never more than JITTER away."""
+        now = self._clock.steady()
+        due = now + after_s * self._random.uniform(1 - JITTER, 1 + JITTER)
+        grid = min(after_s * GRID, GRID_S)
+        if grid > 0:
+            due = round(due / grid) * grid
+        return min(max(due - now, after_s * (1 - JITTER)), after_s * (1 + JITTER))
+
     def _start_due(self) -> float | None:
         now = self._clock.steady()
         while self._heap and len(self._running) < IN_FLIGHT:
@@ -178,6 +189,6 @@ class Pacer:
             if after_s is not None:
                 if key[1] is Source.CANARY:
                     after_s = max(after_s, CANARIES_APART_S)
-                self._plan(key, after_s * self._random.uniform(1 - JITTER, 1 + JITTER))
+                self._plan(key, self._spread(after_s))
         if self._heap and len(self._running) >= IN_FLIGHT - 1:
             self._woken.set()
