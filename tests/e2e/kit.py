@@ -372,7 +372,8 @@ class World:
     def ready(self) -> None:
         def answers() -> bool:
             assert self.daemon.child.poll() is None, self.log()
-            return self.http.get("/readyz").status_code == 200
+            serves = self.discovery().get("state") == "serving"  # a second before it is ready
+            return serves or self.http.get("/readyz").status_code == 200
 
         until(answers, "it is ready")
 

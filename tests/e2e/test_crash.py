@@ -8,7 +8,7 @@ from functools import partial
 
 from tests.e2e.kit import ids_in, until
 
-KILLS = 6
+KILLS = 5
 ADDRESS = {"alpha": "93.184.216.1", "beta": "93.184.216.2", "gamma": "93.184.216.3"}
 
 

@@ -25,7 +25,7 @@ def test_a_killed_backend_is_left_with_a_reason_a_notice_and_a_record_and_return
     assert "alpha is down" in said.stdout
     assert "refused" in said.stdout
     until(lambda: f"moved:chat:{second['epoch']}" in hook.told(), "the move is told")
-    assert "backend_down" in world.kinds()
+    until(lambda: "backend_down" in world.kinds(), "there is an incident")
 
     world.start("alpha")
     third = world.serves("alpha")

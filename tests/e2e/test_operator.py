@@ -104,7 +104,7 @@ def test_a_switchover_happens_at_its_time(world):
     world.boot()
     epoch = world.serves("alpha")["epoch"]
     world.all_up()
-    at = dt.datetime.fromisoformat(world.api("status")["as_of"]) + dt.timedelta(seconds=3)
+    at = dt.datetime.fromisoformat(world.api("status")["as_of"]) + dt.timedelta(seconds=2)
     asked = world.post("services/chat/switchover", {"to": "beta", "at": at.isoformat()})
     assert asked.status_code == 200, asked.text
     assert world.active() == "alpha"

@@ -47,18 +47,3 @@ def test_told_to_end_or_to_reload_while_it_starts_it_does_so_in_good_order(world
     world.daemon.signal(signal.SIGHUP)
     world.serves("alpha")
     assert world.daemon.child.poll() is None
-
-
-def test_what_was_decided_is_there_after_a_stop(world):
-    world.serve_from("alpha", "beta")
-    world.tables["services.chat"]["failback_after"] = "1h"
-    world.boot()
-    world.serves("alpha")
-    world.all_up()
-    assert world.post("services/chat/failover").status_code == 200
-    before = world.serves("beta")
-    assert world.stop()[0] == 0
-    world.boot()
-    after = world.discovery()
-    assert (after["active"]["backend"], after["epoch"]) == ("beta", before["epoch"])
-    assert after["active"]["since"] == before["active"]["since"]
