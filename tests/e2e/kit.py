@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -256,6 +257,7 @@ class World:
         self.health: dict = {**HEALTH, "controls": []}
         self.daemon: Process | None = None
         self._others: list = []
+        self.fresh: Path | None = None  # an empty database, so that not every start makes one
 
     def __enter__(self) -> Self:
         return self
@@ -357,6 +359,9 @@ class World:
 
     def boot(self, *more: str, wait: bool = True, **env: str) -> Process:
         self.write()
+        if wait and self.fresh is not None and not self.state.exists():
+            self.state.mkdir(mode=0o700)
+            shutil.copy(self.fresh, self.state / "aion.db")
         self.launch(*more, **env)
         if wait:
             self.ready()
