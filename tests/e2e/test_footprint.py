@@ -50,10 +50,8 @@ def test_a_running_daemon_never_held_what_its_children_need(world):
     assert [name for name in ("_ctypes", "/google/", "grpc") if name in maps] == []
 
 
-def test_no_secret_is_in_database_log_answers_arguments_or_environment(world):
-    """Distinctive secrets for everything, then a look at everything that could show them."""
-    world.serve_from("alpha", "beta")
-    hook, dns = world.hook(), world.cloudflare()
+def give_secrets(world, hook) -> None:
+    """Configure something for every credential there is, with a secret of its own."""
     world.credentials |= {
         "hook": f"json://canary-user:canary-hook-3141592653@127.0.0.1:{hook.port}/hook",
         "ping": f"http://127.0.0.1:{hook.port}/canary-ping-2718281828",
@@ -75,6 +73,13 @@ def test_no_secret_is_in_database_log_answers_arguments_or_environment(world):
         "models": ["demo-model"],
         "health": {"interval": "1s"},
     }
+
+
+def test_no_secret_is_in_database_log_answers_arguments_or_environment(world):
+    """Distinctive secrets for everything, then a look at everything that could show them."""
+    world.serve_from("alpha", "beta")
+    hook, dns = world.hook(), world.cloudflare()
+    give_secrets(world, hook)
     secrets = [TOKEN, dns.token, "canary-hook", "canary-ping", "canary-groq", "canary-engine"]
     secrets.append("canary-telegram")
     world.boot()
