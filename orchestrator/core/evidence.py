@@ -37,6 +37,8 @@ from orchestrator.core.rotation import rewind
 FRESH_EVIDENCE_S = 1.0  # being online this long before a failure began still counts
 REMOTE_OK_EVERY_S = 0.5  # how finely the last remote success is remembered
 CONTROLS_FALL = 2  # controls that must fail before it may be us
+LATELY = 1.2  # intervals, jitter and the answer's own time included, in which a success is recent
+WITNESSES = 3  # healthy remote backends asked when the controls' word is not believed
 BAD = (Verdict.FAILED, Verdict.LOADING)
 
 
@@ -95,6 +97,8 @@ def changed(draft: Draft, before: BackendState, after: BackendState) -> None:
         draft.note("health", after.name, text, old=before.health.value, new=after.health.value)
     if moved or _ability(after) != _ability(before):
         draft.touch(after.name)
+    if before.canary_at is None and after.canary_at is not None:
+        draft.stirred[after.name] = None
 
 
 def _ability(state: BackendState) -> tuple[object, ...]:
@@ -140,6 +144,8 @@ def _remote_answered(draft: Draft) -> None:
     draft.change_world(remote_ok_at=draft.at, online_at=draft.at)
     if draft.world.isolated_since is not None:
         _reconnected(draft)
+    elif draft.world.controls_failed:  # their word did not settle what waits; this does
+        _settle_held(draft)
 
 
 def controls_answered(draft: Draft, event: ControlsAnswered) -> None:
@@ -153,17 +159,29 @@ def controls_answered(draft: Draft, event: ControlsAnswered) -> None:
             _reconnected(draft)
         _settle_held(draft)
         return
+    if draft.world.isolated_since is not None:
+        return
     last = draft.world.remote_ok_at
-    lately = last is not None and draft.at - last < draft.config.interval_s
-    if lately or draft.world.isolated_since is not None:
+    if last is not None and draft.at - last < draft.config.interval_s * LATELY:
+        _call_witnesses(draft)
         return
     draft.change_world(isolated_since=draft.at, durable=True)
     draft.note("isolated", "", f"{event.failed} of {event.total} controls do not answer: it is us")
     draft.stirred[""] = None
     for name, spec in draft.config.backends.items():
         state = draft.backend(name)
-        if spec.remote and state.health is not Health.DOWN and state.fails:
+        if spec.remote and state.health is not Health.DOWN and (state.fails or state.canary_fails):
             draft.put_backend(replace(state, fails=0, canary_fails=0))
+
+
+def _call_witnesses(draft: Draft) -> None:
+    """Look at some that are well: one good answer says that it is not us, whatever controls say."""
+    left = WITNESSES
+    for name, spec in draft.config.backends.items():
+        state = draft.backend(name)
+        if left and spec.remote and state.health is Health.UP and not state.doubt:
+            draft.do(ProbeSoon(name))
+            left -= 1
 
 
 def _settle_held(draft: Draft) -> None:
@@ -197,7 +215,8 @@ def doubt_all(draft: Draft, *, remote_only: bool = False) -> None:
         if state.fails and state.health is not Health.DOWN:
             state = replace(state, fails=0)
         draft.put_backend(state)
-        draft.do(ProbeSoon(name))
+        if state.cooldown_until is None or state.cooldown_until <= draft.at:
+            draft.do(ProbeSoon(name))
 
 
 # ── traffic ─────────────────────────────────────────────────────────────────────────────────────

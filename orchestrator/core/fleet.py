@@ -41,6 +41,7 @@ from orchestrator.core.events import (
 )
 from orchestrator.core.health import ALIVE
 from orchestrator.core.model import (
+    Backend,
     BackendState,
     Fleet,
     FleetConfig,
@@ -59,7 +60,7 @@ __all__ = ["apply", "resumed", "step"]
 
 GAP_S = 5.0  # not having run for longer than this is doubt about everything
 ASK_AGAIN_S = 2.0  # while isolated
-LOST_ANSWER_S = 30.0  # the controls answer well before; then the question itself was lost
+LOST_ANSWER_S = 10.0  # the controls answer well before; then the question itself was lost
 ROUNDS = 6  # how often one turn may look at a choice again; each look follows a change
 
 
@@ -238,6 +239,8 @@ def _reconfigured(draft: Draft, event: Reconfigured) -> None:
             draft.put_backend(BackendState(name, since=draft.at))
             draft.do(ProbeSoon(name))
         elif old.backends[name] != new.backends[name]:
+            if _place(old.backends[name]) != _place(new.backends[name]):
+                draft.put_backend(_elsewhere(draft.backend(name), draft.at), durable=True)
             draft.do(ProbeSoon(name))
     for name in old.services.keys() - new.services.keys():
         draft.services[name] = None
@@ -246,15 +249,35 @@ def _reconfigured(draft: Draft, event: Reconfigured) -> None:
         if name not in draft.fleet.services:
             draft.put_service(ServiceState(name, since=draft.at))
         draft.stale[name] = None
-        draft.put_service(_fitting(draft.service(name), new.services[name]), durable=True)
+        draft.put_service(_fitting(draft.service(name), new.services[name], new), durable=True)
     draft.note("reconfigured", "", "a new configuration is in force")
 
 
-def _fitting(state: ServiceState, service: Service) -> ServiceState:
-    """Forget what speaks of a backend that is no longer in the pool."""
-    if state.pin is not None and state.pin.backend not in service.backends:
+def _place(spec: Backend) -> tuple[object, ...]:
+    return spec.kind, spec.engine, spec.url
+
+
+def _elsewhere(state: BackendState, at: float) -> BackendState:
+    """Keep the verdict, in doubt, but nothing that was learned of the server it was before."""
+    return BackendState(
+        state.name,
+        health=state.health,
+        since=state.since,
+        reason=state.reason,
+        doubt_since=at,
+        falls=state.falls,
+        flap_level=state.flap_level,
+        drained=state.drained,
+        session=state.session,
+    )
+
+
+def _fitting(state: ServiceState, service: Service, config: FleetConfig) -> ServiceState:
+    """Forget what speaks of a backend that cannot be this service's any more."""
+    able = {name for name in service.backends if config.backends[name].assignable}
+    if state.pin is not None and state.pin.backend not in able:
         state = replace(state, pin=None)
-    if state.planned is not None and state.planned.to not in service.backends:
+    if state.planned is not None and state.planned.to not in able:
         state = replace(state, planned=None)
     return state
 
@@ -294,7 +317,7 @@ def resumed(
         fleet.backends[name] = _woken(stored, spec.health.rise, now.at)
     for name, service in config.services.items():
         stored_service = (services or {}).get(name, ServiceState(name, since=now.at))
-        stored_service = _fitting(stored_service, service)
+        stored_service = _fitting(stored_service, service, config)
         turn = stored_service.rotation
         fleet.services[name] = replace(
             stored_service,
@@ -318,6 +341,7 @@ def _woken(stored: BackendState, rise: int, at: float) -> BackendState:
         falls=stored.falls,
         flap_level=stored.flap_level,
         drained=stored.drained,
+        missing=stored.missing,
         session=replace(session, beat_at=at, challenged_at=None) if session else None,
         health=Health.UNKNOWN,
     )

@@ -25,6 +25,7 @@ FLAPS = 3  # falls within an hour that are flapping
 LONGEST_WAIT_S = 7200.0  # a doubled failback wait ends here
 DEEPEST = 12  # doublings that still matter; keeps 2**level small
 CANARY_FALL = 2  # canaries in a row that must fail: one may be a poisoned prompt or a full queue
+JITTER = 0.1  # of every interval, so that backends never fall into step
 COOL_DOWN_S = 60.0  # after a 429 that does not say for how long
 
 ALIVE = (Health.UP, Health.DEGRADED)
@@ -182,7 +183,12 @@ def _bad(state: BackendState, seen: Observation, policy: HealthPolicy, at: float
 def _bad_canary(state: BackendState, seen: Observation, at: float, *, held: bool) -> BackendState:
     fails = min(state.canary_fails + 1, CANARY_FALL)
     state = replace(
-        state, canary_fails=fails, canary_at=at, reason=f"canary: {seen.detail}", failed_at=at
+        state,
+        canary_fails=fails,
+        canary_at=at,
+        reason=f"canary: {seen.detail}",
+        failed_at=at,
+        ok_since=None,
     )
     if state.health is Health.UP and fails >= CANARY_FALL and not held:
         return replace(state, health=Health.DEGRADED, since=at, ok_since=None)
@@ -231,7 +237,7 @@ def next_probe_s(
 ) -> float:
     """Seconds from the end of this probe to the start of the next, before jitter."""
     if state.cooldown_until is not None and state.cooldown_until > at:
-        return max(policy.fast_interval_s, state.cooldown_until - at)
+        return max(policy.fast_interval_s, (state.cooldown_until - at) / (1 - JITTER))
     if isolated:
         return policy.interval_s
     if state.denied:

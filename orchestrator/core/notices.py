@@ -67,7 +67,10 @@ class Wrong:
 
 
 def update(draft: Draft) -> None:
-    """Compare what is wrong with what is open, for every subject that this turn stirred."""
+    """Compare what is wrong with what is open, for every subject that this turn stirred.
+
+    Nothing is over before everything was looked at once since the start.
+    """
     if "" in draft.stirred:
         _compare(draft, OF_WORLD, "", list(_of_world(draft)))
     for subject in draft.stirred:
@@ -90,7 +93,7 @@ def _compare(draft: Draft, kinds: tuple[str, ...], subject: str, wrongs: list[Wr
         wrong, found = wanted.get(key), draft.incident(key)
         if wrong is not None and found is None and not wrong.quiet:
             open_incident(draft, wrong)
-        elif wrong is None and found is not None:
+        elif wrong is None and found is not None and draft.world.settled:
             close_incident(draft, found)
         elif wrong is not None and found is not None and wrong.params != found.params:
             draft.incidents[key] = replace(found, params=wrong.params)
@@ -130,7 +133,9 @@ def _of_backend(draft: Draft, name: str) -> Iterator[Wrong]:
     if state.denied:
         denied = {"backend": name, "reason": state.denied}
         yield Wrong("denied", name, Severity.WARNING, denied, quiet=quiet)
-    if state.health is Health.DEGRADED:
+    was_failing = draft.incident(f"canary_failing:{name}") is not None
+    untried = spec.health.canary_s is not None and state.canary_at is None
+    if state.health is Health.DEGRADED or (was_failing and untried):
         yield Wrong("canary_failing", name, Severity.WARNING, params, quiet=quiet)
     if state.missing and state.health in ALIVE:
         missing = {"backend": name, "models": ", ".join(state.missing)}
@@ -242,10 +247,12 @@ def close_incident(draft: Draft, incident: Incident) -> None:
 def remind(draft: Draft) -> None:
     """Say again what stands unacknowledged; escalate what is critical."""
     policy = draft.config.alerts
+    if not draft.fleet.world.settled:  # some of them are over, and closed by this very turn
+        return
     for incident in list(draft.open_incidents()):
         if incident.acked_at is not None or _muted(draft, incident):
             continue
-        if incident.kind in OF_BACKEND and _backend_explained(draft, incident.subject):
+        if _explained_now(draft, incident):
             continue
         critical = incident.severity is Severity.CRITICAL
         waited_s = draft.at - incident.opened_at
@@ -257,8 +264,12 @@ def remind(draft: Draft) -> None:
             _tell(draft, again, NoticeKind.REMINDER, f"reminder-{again.reminders}")
 
 
-def _backend_explained(draft: Draft, name: str) -> bool:
-    return name in draft.config.backends and _explained(draft, name)
+def _explained_now(draft: Draft, incident: Incident) -> bool:
+    """Say whether a bigger incident explains this one, which was open before."""
+    if incident.kind in OF_SERVICE:
+        return draft.world.isolated_since is not None
+    known = incident.kind in OF_BACKEND and incident.subject in draft.config.backends
+    return known and _explained(draft, incident.subject)
 
 
 def acknowledge(draft: Draft, incident: Incident, by: str) -> None:

@@ -272,3 +272,85 @@ def test_a_canary_of_a_remote_backend_degrades_only_once_we_are_known_to_be_onli
     assert world.fleet.backends["a"].health is Health.UP
     controls(world, 0)
     assert world.fleet.backends["a"].health is Health.DEGRADED
+
+
+# ── controls that are themselves cut off: two of four blocked by a firewall ──
+
+
+def firewalled(world, seconds, *, up=(), down=(), every_s=10):
+    """Let time pass with two controls that never answer: each question takes three seconds."""
+    answer_at, asked_at = None, world.at
+    for second in range(seconds):
+        world.tick()
+        for name in down:
+            if second % 2 == 0:
+                world.sees(name, BAD)
+        for name in up:
+            if second % every_s == 0 or ProbeSoon(name) in world.effects:
+                world.sees(name)
+        if AskControls() in world.effects and answer_at is None:
+            asked_at, answer_at = world.at, world.at + 3
+        world.forget()
+        if answer_at is not None and world.at >= answer_at:
+            world.give(ControlsAnswered(2, 4, asked_at))
+            answer_at = None
+        if world.active != "a":
+            return second
+    return seconds
+
+
+def test_with_two_controls_blocked_a_healthy_witness_tells_that_it_is_not_us():
+    world = remote_world()
+    world.sees("b")
+    world.sees("a")
+    assert firewalled(world, 60, up="b", down="a") <= 20
+    assert world.active == "b"
+
+
+def test_a_remote_success_settles_what_waits_when_the_controls_did_not():
+    world = remote_world()
+    world.sees("b")
+    world.tick(5)
+    for _ in range(3):
+        world.sees("a", BAD)
+    world.forget()
+    controls(world, 2)
+    assert world.active == "a"
+    assert ProbeSoon("b") in world.effects, "a witness is called"
+    assert ProbeSoon("a") not in world.effects
+    world.sees("b")
+    assert world.active == "b"
+
+
+def test_a_success_just_over_an_interval_ago_is_recent_as_intervals_have_jitter():
+    world = remote_world()
+    world.sees("b")
+    world.tick(11)
+    world.sees("a", BAD)
+    controls(world, 4)
+    assert world.fleet.world.isolated_since is None
+
+
+def test_canaries_that_failed_while_we_were_cut_off_do_not_count_after_it():
+    policy = HealthPolicy(canary_s=300)
+    world = World(config(*(backend(name, remote=True, health=policy) for name in "ab"), controls=4))
+    world.up("a", "b")
+    world.tick(20)
+    for _ in range(2):
+        world.sees("a", BAD, source=Source.CANARY)
+    controls(world, 4)
+    assert world.fleet.world.isolated_since is not None
+    controls(world, 0)
+    assert world.fleet.backends["a"].health is Health.UP
+
+
+def test_a_cool_down_is_kept_when_everything_is_looked_at_again():
+    world = remote_world()
+    world.sees("b", Verdict.BUSY, retry_after_s=600)
+    world.tick(20)
+    world.sees("a", BAD)
+    controls(world, 4)
+    world.forget()
+    controls(world, 0)
+    assert ProbeSoon("a") in world.effects
+    assert ProbeSoon("b") not in world.effects
