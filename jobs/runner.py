@@ -93,10 +93,14 @@ class Runner:
         table: JobLog,
         report: Callable[[Flagged], None],
     ) -> None:
-        self._tools, self._table, self._report = tools, table, report
+        self._schedule, self._table, self._report = tuple(schedule), table, report
         self._heavy = asyncio.Lock()
         self._tasks: set[asyncio.Future[Any]] = set()
-        found = ((job, job.trigger(tools)) for job in schedule)
+        self._arrange(tools)
+
+    def _arrange(self, tools: Tools) -> None:
+        self._tools = tools
+        found = ((job, job.trigger(tools)) for job in self._schedule)
         self._entries = {
             job.name: _Entry(job, trigger) for job, trigger in found if trigger is not None
         }
@@ -125,6 +129,15 @@ class Runner:
             )
         self._scheduler.start()
         self._spawn(self._catch_up(self._spawn(converged), missed))
+
+    async def configure(self, tools: Tools, converged: Awaitable[object]) -> None:
+        """Go on with other tools and the schedule they make; what runs is stopped.
+
+        Raises `StoreError`.
+        """
+        await self.stop()
+        self._arrange(tools)
+        await self.start(converged)
 
     async def stop(self) -> None:
         """Stop everything; a run under way is cancelled and written down as stopped."""

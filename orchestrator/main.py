@@ -10,7 +10,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -20,13 +20,12 @@ import structlog
 import uvloop
 
 import backends
-from backends.base import Plan, Ports
+from backends.base import Ports
 from jobs import SCHEDULE
 from jobs.base import Tools
 from jobs.runner import Runner
 from orchestrator import __version__
 from orchestrator.core.events import (
-    Answer,
     AskControls,
     CanarySoon,
     CheckName,
@@ -39,15 +38,13 @@ from orchestrator.core.events import (
 )
 from orchestrator.core.fleet import resumed
 from orchestrator.core.health import ALIVE, next_canary_s, next_probe_s
-from orchestrator.core.model import Health, Incident, Now, ServiceState, Source
+from orchestrator.core.model import Health, Incident, Now, Source
 from orchestrator.edge import systemd
 from orchestrator.edge.alerts import Courier, zone_of
 from orchestrator.edge.child import run_child
 from orchestrator.edge.clock import SystemClock, SystemRandom
 from orchestrator.edge.controls import Controls
-from orchestrator.edge.dns import open_provider
-from orchestrator.edge.dns.base import DnsSettings, Provider
-from orchestrator.edge.dns.reconciler import Reconciler
+from orchestrator.edge.dns.publisher import Publisher
 from orchestrator.edge.http import AioHttp, raise_file_limit
 from orchestrator.edge.log import Log
 from orchestrator.edge.migrate import migrate
@@ -57,10 +54,9 @@ from orchestrator.edge.store import Saved, Store, in_thread
 from orchestrator.edge.texts import Style, incident_title
 from orchestrator.errors import AionError, ConfigError
 from orchestrator.loop import Loop
-from orchestrator.settings import Config, diff, find_path, load, with_admin_token
+from orchestrator.settings import Config, diff, find_path, load, signed, with_admin_token
 from orchestrator.web.app import Web, build, servers
 from orchestrator.web.parts import Parts
-from orchestrator.web.ports import JobRow
 
 FLUSH_S = 1.5
 STOP_S = 4.0
@@ -91,14 +87,6 @@ def _read(path: Path, *, shadow: bool) -> Config:
     return replace(config, fleet=replace(config.fleet, shadow=shadow))
 
 
-def _signed(config: Config, instance: str) -> Config:
-    """Put in the name that signs our DNS records: the configured one, else the database's own."""
-    if config.fleet.instance:
-        return config
-    dns = tuple(replace(settings, instance=instance) for settings in config.dns)
-    return replace(config, fleet=replace(config.fleet, instance=instance), dns=dns)
-
-
 class Daemon:
     """One run of the orchestrator."""
 
@@ -113,7 +101,6 @@ class Daemon:
         self._reloading = asyncio.Lock()
         self._failed = ""
         self._tasks: dict[str, asyncio.Task[Any]] = {}
-        self._reconcilers: dict[str, Reconciler] = {}
         self._notifier = systemd.Notifier(os.environ.get("NOTIFY_SOCKET"))
         self._log = Log(
             sys.stderr,
@@ -124,7 +111,7 @@ class Daemon:
 
     async def run(self) -> None:
         """Start, serve until told to end, and stop within five seconds."""
-        self._log.hide(_secrets(self._config))
+        self._log.hide(self._config.secrets())
         self._log.install()
         for warning in self._config.warnings:
             log.warning("configuration", text=warning)
@@ -151,7 +138,7 @@ class Daemon:
         self._store = Store(config.database, in_thread(), instance=instance)
         saved = await self._store.load()
         self._instance = instance or saved.instance
-        self._config = _signed(config, self._instance)
+        self._config = signed(config, self._instance)
         stack.push_async_callback(self._store.close)
         self._clock.not_before(saved.written_at)
         self._assemble(saved, await stack.enter_async_context(AioHttp()))
@@ -188,7 +175,14 @@ class Daemon:
             random=self._random,
         )
         self._controls = Controls(config.controls, http=http, clock=clock, report=loop.report)
-        self._names = Names(http=http, address_of=self._address_of, report=loop.report)
+        self._publisher = Publisher(
+            fleet=lambda: loop.fleet,
+            report=loop.committed,
+            clock=clock,
+            random=self._random,
+            shadow=self._shadow,
+        )
+        self._names = Names(http=http, address_of=self._publisher.address_of, report=loop.report)
         self._courier = Courier(
             config.alerts,
             outbox=lambda: loop.fleet.outbox,
@@ -199,7 +193,7 @@ class Daemon:
             random=self._random,
             told=[one.subject for one in fleet.incidents.values() if one.kind == "alerts_down"],
         )
-        self._jobs = self._runner()
+        self._jobs = Runner(SCHEDULE, self._tools(), table=self._store, report=loop.report)
         self._web = self._build_web()
         loop.watch(self._web.metrics.observe_probe)
         loop.time(self._web.metrics.turn, self._web.metrics.committed)
@@ -219,22 +213,21 @@ class Daemon:
                 settings=self._config.web,
                 loop=self._loop,
                 store=self._store,
-                jobs=_Jobs(lambda: self._jobs, self._loop),
+                jobs=self._jobs,
                 reload=self.reload,
                 tell=tell,
                 version=__version__,
             )
         )
 
-    def _runner(self) -> Runner:
-        tools = Tools(
+    def _tools(self) -> Tools:
+        return Tools(
             now=self._loop.now,
             timezone=self._config.timezone,
             store=self._store,
             name_ok=self._name_ok,
             deadman=self._config.deadman,
         )
-        return Runner(SCHEDULE, tools, table=self._store, report=self._loop.report)
 
     def _wire(self, loop: Loop) -> None:
         """Say who carries out which effect."""
@@ -243,7 +236,7 @@ class Daemon:
         loop.on(AskControls, lambda _: self._controls.ask())
         loop.on(CheckName, lambda effect: self._names.check(effect.service))
         loop.on(Deliver, lambda _: self._courier.poke())
-        loop.on(Reconcile, lambda effect: self._poke(effect.service))
+        loop.on(Reconcile, lambda effect: self._publisher.poke(effect.service))
         loop.subscribe(self._turned)
 
     async def _start(self) -> None:
@@ -256,34 +249,13 @@ class Daemon:
             os.environ.get("WATCHDOG_USEC"), os.environ.get("WATCHDOG_PID"), os.getpid()
         )
         if patience is not None:
-            self._run("watchdog", _pet(self._notifier, self._loop, patience / 2))
+            self._run(
+                "watchdog", systemd.pet(self._notifier, lambda: self._loop.turned_at, patience)
+            )
         for plan in self._config.plans.values():
             self._pacer.add(plan.backend.name, backends.driver(plan, self._ports))
-        for settings in self._config.dns:
-            self._open_name(settings)
+        self._publisher.configure(self._config.dns)
         await self._jobs.start(self._settled.wait())
-
-    def _open_name(self, settings: DnsSettings) -> None:
-        name = settings.service
-
-        def state() -> tuple[ServiceState | None, bool]:
-            world = self._loop.fleet.world
-            frozen = self._shadow or world.paused_since is not None
-            frozen = frozen or world.isolated_since is not None
-            return self._loop.fleet.services.get(name), frozen
-
-        provider = open_provider(settings)
-        reconciler = Reconciler(
-            settings,
-            provider,
-            state=state,
-            report=self._loop.committed,
-            clock=self._clock,
-            random=self._random,
-            would=lambda text: log.info("would_publish", service=name, text=text),
-        )
-        self._reconcilers[name] = reconciler
-        self._run(f"dns:{name}", _keep(reconciler, provider))
 
     def _run(self, name: str, work: Coroutine[Any, Any, object]) -> None:
         """Run a task that must not end; if it does, the daemon does, and systemd starts it anew."""
@@ -318,16 +290,10 @@ class Daemon:
         canary = source is Source.CANARY
         return spec.health.canary_timeout_s if canary else spec.health.timeout_s
 
-    def _address_of(self, service: str) -> str | None:
-        for settings in self._config.dns:
-            if settings.service == service:
-                return f"https://{settings.name}/"
-        return None
-
     async def _name_ok(self) -> bool:
         """Ask for ourselves as others would; by our own address where there is no public one."""
         web = self._config.web
-        base = web.public_url or f"http://{_dialled(web.host)}:{self._servers[0].port}"
+        base = web.public_url or web.local_url(self._servers[0].port)
         return await self._names.reached(f"{base.rstrip('/')}/healthz")
 
     async def _flush(self) -> None:
@@ -338,11 +304,6 @@ class Daemon:
             except AionError as error:  # statistics wait in memory; what is decided is told of
                 log.warning("flush_failed", problem=str(error))
 
-    def _poke(self, service: str) -> None:
-        reconciler = self._reconcilers.get(service)
-        if reconciler is not None:
-            reconciler.poke()
-
     def _turned(self, turn: Turn) -> None:
         if turn.world is not None and turn.world.settled:
             self._settled.set()
@@ -351,8 +312,7 @@ class Daemon:
                 self._first_canary(entry.subject)
             elif entry.action in ("paused", "resumed", "isolated", "reconnected"):
                 self._courier.poke()
-                for reconciler in self._reconcilers.values():
-                    reconciler.poke()
+                self._publisher.poke()
 
     def _first_canary(self, name: str) -> None:
         spec = self._loop.fleet.config.backends.get(name)
@@ -391,7 +351,7 @@ class Daemon:
             web = new.web
             if not web.admin_token_sha256:
                 web = replace(web, admin_token_sha256=self._config.web.admin_token_sha256)
-            new = _signed(replace(new, web=web), self._instance)
+            new = signed(replace(new, web=web), self._instance)
             self._loop.report(Flagged("config_refused", str(self._config.path), ""))
             changes = diff(self._config, new)
             await self._adopt(new)
@@ -400,7 +360,7 @@ class Daemon:
     async def _adopt(self, new: Config) -> None:
         """Put a new configuration in force; what did not change goes on undisturbed."""
         old = self._config
-        self._log.hide([*_secrets(old), *_secrets(new)])
+        self._log.hide([*old.secrets(), *new.secrets()])
         await self._loop.committed(Reconfigured(new.fleet))
         self._config = new
         self._web.change_token(new.web.admin_token_sha256)
@@ -411,105 +371,18 @@ class Daemon:
                     self._first_canary(name)
         for name in old.plans.keys() - new.plans.keys():
             self._pacer.remove(name)
-        names = {settings.service: settings for settings in new.dns}
-        for before in old.dns:
-            if names.get(before.service) == before:
-                del names[before.service]
-            else:
-                self._close_name(before.service)
-        for settings in names.values():
-            self._open_name(settings)
+        self._publisher.configure(new.dns)
         self._controls.configure(new.controls)
         self._courier.configure(new.alerts)
         if (old.deadman, old.timezone) != (new.deadman, new.timezone):
-            await self._jobs.stop()
-            self._jobs = self._runner()
-            await self._jobs.start(self._settled.wait())
-
-    def _close_name(self, service: str) -> None:
-        self._reconcilers.pop(service, None)
-        task = self._tasks.pop(f"dns:{service}", None)
-        if task is not None:
-            task.cancel()
+            await self._jobs.configure(self._tools(), self._settled.wait())
 
     async def _end_tasks(self) -> None:
         self._ends.set()
         await self._jobs.stop()
         await self._controls.close()
         await self._names.close()
+        await self._publisher.close()
         for task in self._tasks.values():
             task.cancel()
         await asyncio.wait(self._tasks.values(), timeout=STOP_S) if self._tasks else None
-
-
-class _Jobs:
-    """The job runner as the web sees it."""
-
-    def __init__(self, runner: Callable[[], Runner], loop: Loop) -> None:
-        self._runner, self._loop = runner, loop
-
-    async def list(self) -> list[JobRow]:
-        """Say how each job stands, in steady time."""
-        now = self._loop.now()
-        ahead_s = now.at - now.wall
-
-        def steady(wall: float | None) -> float | None:
-            return None if wall is None else wall + ahead_s
-
-        return [
-            JobRow(
-                view.name,
-                "",
-                next_at=steady(view.next_at),
-                last_at=steady(view.last_at),
-                outcome=view.problem,
-                running=view.running,
-                quarantined=view.quarantined,
-            )
-            for view in self._runner().view()
-        ]
-
-    async def run(self, name: str) -> Answer:
-        """Run a job now."""
-        return await self._runner().run_now(name)
-
-
-async def _keep(reconciler: Reconciler, provider: Provider) -> None:
-    """Reconcile until cancelled, and let go of the provider then."""
-    try:
-        await reconciler.run()
-    finally:
-        await provider.close()
-
-
-async def _pet(notifier: systemd.Notifier, loop: Loop, every_s: float) -> None:
-    """Pet the watchdog for whole turns of the loop: also for those that a full disk undid."""
-    last = -1.0
-    while True:
-        if loop.turned_at != last:
-            last = loop.turned_at
-            notifier.watchdog()
-        await asyncio.sleep(every_s)
-
-
-def _dialled(host: str) -> str:
-    """Give the address that reaches a listener on `host` from this machine."""
-    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
-        return "127.0.0.1" if host == "0.0.0.0" else "[::1]"  # noqa: S104
-    return f"[{host}]" if ":" in host else host
-
-
-def _secrets(config: Config) -> Iterable[str]:
-    """List every secret the log must never show."""
-    for plan in config.plans.values():
-        yield from _of_plan(plan)
-    for settings in config.dns:
-        yield settings.token
-    for channel in config.alerts.channels:
-        yield channel.url
-    if config.deadman is not None:
-        yield config.deadman.ping_url
-
-
-def _of_plan(plan: Plan) -> Iterable[str]:
-    yield from plan.secrets.values()

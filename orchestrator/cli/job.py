@@ -33,18 +33,17 @@ def list_(ctx: typer.Context) -> None:
         return
     at = client.get("/api/status")["as_of"]
     output.table(
-        ("job", "runs", "next", "last", "state"),
+        ("job", "next", "last", "state"),
         [
             (
                 Cell(one["name"], "strong"),
-                one["trigger"],
                 until(one["next_at"], at),
                 f"{ago(one['last_at'], at)} ago" if one["last_at"] else "never",
                 Cell("quarantined", "bad")
                 if one["quarantined"]
                 else "running"
                 if one["running"]
-                else one["outcome"],
+                else one["problem"],
             )
             for one in jobs
         ],

@@ -8,8 +8,10 @@ The protocol is in sd_notify(3).
 
 from __future__ import annotations
 
+import asyncio
 import re
 import socket
+from collections.abc import Callable
 
 SEND_TIMEOUT_S = 1.0  # the queue of a busy PID 1 holds as few as ten datagrams
 STATUS_CHARS = 200
@@ -84,6 +86,19 @@ class Notifier:
                 return sender.send(message) == len(message)
         except OSError:
             return False
+
+
+async def pet(notifier: Notifier, turned_at: Callable[[], float], every_s: float) -> None:
+    """Pet the watchdog for whole turns of the loop, until cancelled.
+
+    `turned_at` gives when the last turn was completed; without a newer one nothing is sent.
+    """
+    last = -1.0
+    while True:
+        if turned_at() != last:
+            last = turned_at()
+            notifier.watchdog()
+        await asyncio.sleep(every_s)
 
 
 def _to_sockaddr(address: str) -> str | None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from orchestrator.errors import ConfigError
 from orchestrator.settings.build import build
-from orchestrator.settings.carriers import Config, with_admin_token
+from orchestrator.settings.carriers import Config, signed, with_admin_token
 from orchestrator.settings.checks import check
 from orchestrator.settings.credentials import Sources, ensure_admin_token
 from orchestrator.settings.difference import Difference, diff
@@ -31,6 +31,7 @@ __all__ = [
     "find_path",
     "load",
     "report",
+    "signed",
     "study",
     "study_text",
     "with_admin_token",

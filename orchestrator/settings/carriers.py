@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,6 +37,25 @@ class Config:
     path: Path | None
     timezone: str
     warnings: tuple[str, ...] = ()
+
+    def secrets(self) -> Iterator[str]:
+        """Give every secret that no log line may show."""
+        for plan in self.plans.values():
+            yield from plan.secrets.values()
+        for settings in self.dns:
+            yield settings.token
+        for channel in self.alerts.channels:
+            yield channel.url
+        if self.deadman is not None:
+            yield self.deadman.ping_url
+
+
+def signed(config: Config, instance: str) -> Config:
+    """Put in the name that signs our DNS records, where the file names none."""
+    if config.fleet.instance:
+        return config
+    dns = tuple(replace(settings, instance=instance) for settings in config.dns)
+    return replace(config, fleet=replace(config.fleet, instance=instance), dns=dns)
 
 
 def with_admin_token(config: Config) -> tuple[Config, Path | None, bool]:

@@ -150,7 +150,7 @@ def _log(routes: APIRouter, admin: Admin) -> None:
     @routes.get("/jobs", tags=["look"])
     async def jobs() -> list[views.JobView]:
         """All scheduled jobs."""
-        found = await told(admin.parts.jobs.list) if admin.parts.jobs else []
+        found = admin.parts.jobs.view() if admin.parts.jobs else ()
         return [views.job_view(job, loop.now()) for job in found]
 
 
@@ -246,10 +246,10 @@ def _daemon(routes: APIRouter, admin: Admin) -> None:
     async def run(name: str, body: Nothing = None) -> Done:  # noqa: ARG001
         """Run a job now."""
         jobs = admin.parts.jobs
-        known = [job.name for job in await told(jobs.list)] if jobs else []
+        known = [job.name for job in jobs.view()] if jobs else []
         if jobs is None or name not in known:
             raise unknown("job", name, known)
-        answer: Answer = await told(lambda: jobs.run(name))
+        answer: Answer = await told(lambda: jobs.run_now(name))
         if answer.problem is not None:
             raise Problem(409, answer.problem, answer.text)
         return Done(text=answer.text)

@@ -25,3 +25,9 @@ class WebSettings:
     header_deadline_s: float = 10.0
     idle_s: float = 60.0
     language: str = "en"
+
+    def local_url(self, port: int) -> str:
+        """Give the address that reaches a listener of ours from this machine."""
+        everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
+        host = everywhere.get(self.host, self.host)
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -6,7 +6,6 @@ Protocols only, so that each page of the web can be tested with a small stand-in
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from orchestrator.core.events import Answer, Command, Turn
@@ -87,26 +86,32 @@ class StorePort(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class JobRow:
-    """One scheduled job; times in steady seconds. `outcome` is "" while it never ran."""
+class JobRow(Protocol):
+    """One scheduled job; times in Unix seconds. `problem` is "" if its last run was well."""
 
-    name: str
-    trigger: str
-    next_at: float | None = None
-    last_at: float | None = None
-    outcome: str = ""
-    running: bool = False
-    quarantined: bool = False
+    @property
+    def name(self) -> str: ...
+    @property
+    def next_at(self) -> float | None: ...
+    @property
+    def last_at(self) -> float | None: ...
+    @property
+    def problem(self) -> str: ...
+    @property
+    def running(self) -> bool: ...
+    @property
+    def quarantined(self) -> bool: ...
 
 
 class JobsPort(Protocol):
     """What the web sees of the job runner."""
 
-    async def list(self) -> Sequence[JobRow]: ...
+    def view(self) -> Sequence[JobRow]:
+        """Return every job as it stands."""
+        ...
 
-    async def run(self, name: str) -> Answer:
-        """Start a job now; `Answer.problem` is "unknown" or "conflict" (it is running)."""
+    async def run_now(self, name: str) -> Answer:
+        """Run a job; `Answer.problem` is "unknown" or "conflict" (it is running, or failed)."""
         ...
 
 

@@ -203,13 +203,12 @@ class EventView(View):
 
 
 class JobView(View):
-    """A scheduled job. `outcome` is "" while it never ran."""
+    """A scheduled job. `problem` is "" if its last run was well."""
 
     name: str
-    trigger: str
     next_at: Time | None
     last_at: Time | None
-    outcome: str
+    problem: str
     running: bool
     quarantined: bool
 
@@ -407,12 +406,16 @@ def event_view(row: EventRow) -> EventView:
 
 def job_view(job: JobRow, now: Now) -> JobView:
     """Show one job."""
+    ahead_s = now.at - now.wall
+
+    def shown(wall: float | None) -> Time | None:
+        return rfc3339(None if wall is None else wall + ahead_s, now)
+
     return JobView(
         name=job.name,
-        trigger=job.trigger,
-        next_at=rfc3339(job.next_at, now),
-        last_at=rfc3339(job.last_at, now),
-        outcome=job.outcome,
+        next_at=shown(job.next_at),
+        last_at=shown(job.last_at),
+        problem=job.problem,
         running=job.running,
         quarantined=job.quarantined,
     )

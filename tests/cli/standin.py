@@ -176,8 +176,8 @@ class Standin:
                 after = int(query.get("after", 0))
                 return [line for line in self.lines if line["seq"] > after]
             case ["jobs"]:
-                job = {"name": "prune", "trigger": "every day at 04:00", "next_at": None}
-                rest = {"last_at": None, "outcome": "", "running": False, "quarantined": False}
+                job = {"name": "prune", "next_at": None}
+                rest = {"last_at": None, "problem": "", "running": False, "quarantined": False}
                 return [job | rest]
         return None
 

@@ -5,10 +5,10 @@ import json
 import httpx
 from webkit import TOKEN, Site, run, world
 
+from jobs.runner import JobView
 from orchestrator.core.events import Answer
 from orchestrator.core.model import DnsPolicy, FleetConfig, Service, Verdict
 from orchestrator.errors import ConfigError, Overloaded, StoreError, StoreFull
-from orchestrator.web.ports import JobRow
 
 
 def of(answer: httpx.Response) -> tuple[int, str]:
@@ -333,10 +333,10 @@ class Jobs:
     def __init__(self) -> None:
         self.ran: list[str] = []
 
-    async def list(self) -> list[JobRow]:
-        return [JobRow("housekeeping", "every day at 03:30", next_at=1_790_010_000.0)]
+    def view(self) -> list[JobView]:
+        return [JobView("housekeeping", 1_790_010_000.0, None, "", False, False)]
 
-    async def run(self, name: str) -> Answer:
+    async def run_now(self, name: str) -> Answer:
         if self.ran:
             return Answer("it is running", "conflict")
         self.ran.append(name)
