@@ -64,9 +64,9 @@ def _barred(draft: Draft, spec: Backend, state: BackendState) -> tuple[str, bool
         return "its quota is spent", False
     if state.session is not None:
         standing = lease(state.session, draft.at)
-        if standing is Lease.OUT and draft.world.inbound_lost_since is None:
+        if standing is Lease.OUT:
             return "its session is over", False
-        return "", standing in (Lease.SUSPECT, Lease.OUT)
+        return "", standing is Lease.SUSPECT
     return "", False
 
 

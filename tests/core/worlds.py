@@ -98,7 +98,7 @@ class World:
     def tick(self, seconds: float = 1.0) -> Turn:
         turn = Turn()
         whole, rest = divmod(seconds, 1.0)
-        for wait in [1.0] * int(whole) + ([rest] if rest else []):
+        for wait in [1.0] * int(whole) + ([rest] if rest or not whole else []):
             self.at += wait
             turn = self.give(Tick(self.at + self.boot_offset))
         return turn
