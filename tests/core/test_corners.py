@@ -87,7 +87,6 @@ def test_a_failed_canary_breaks_the_health_that_failback_asks_for_even_in_doubt(
     world = started(backend("a", health=CANARIES), backend("b", health=CANARIES))
     world.down("a")
     world.up("a")
-    world.give(Traffic(("a",), "b"))
     world.at += 60
     world.tick(0)  # a gap: everybody is in doubt
     world.sees("a", BAD, source=Source.CANARY)
@@ -266,7 +265,7 @@ def test_the_end_of_isolation_leaves_local_ones_alone():
 
 def test_a_local_answer_does_not_end_isolation():
     world = isolated(backend("near"), *FAR)
-    world.sees("near", models=("x",))
+    world.sees("near", models=("x",), missing=("y",))
     assert world.fleet.world.isolated_since is not None
 
 
