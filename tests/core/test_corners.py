@@ -362,3 +362,55 @@ def test_corrections_are_forgotten_after_a_day():
     world.at += 86401
     world.give(again)
     assert world.fleet.services["chat"].publication.corrections == (world.at,)
+
+
+# ── more of each ──
+
+
+@pytest.mark.parametrize("serving", ["a", "b"])
+def test_between_two_that_are_equally_ill_nobody_moves(serving):
+    ill = [Candidate(name, Health.DEGRADED) for name in "ab"]
+    assert choose(ill, serving, 1000.0).to == serving
+    leaving = [Candidate(name, Health.UP, drained=True) for name in "ab"]
+    assert choose(leaving, serving, 1000.0).to == serving
+
+
+def test_one_whose_canaries_were_switched_off_is_up_again_at_its_next_good_answer():
+    world = started(backend("a", health=CANARIES), backend("b", health=CANARIES))
+    for _ in range(2):
+        world.sees("a", BAD, source=Source.CANARY)
+    world.give(Reconfigured(config(backend("a"), backend("b"))))
+    assert world.fleet.backends["a"].health is Health.DEGRADED
+    world.sees("a")
+    assert world.fleet.backends["a"].health is Health.UP
+    assert "canary_failing:a" not in world.fleet.incidents
+
+
+def test_a_failure_while_isolated_is_doubt_and_no_more():
+    world = isolated(*FAR)
+    world.sees("b", BAD)
+    state = world.fleet.backends["b"]
+    assert (state.doubt, state.ok_since, state.fails) == (True, None, 0)
+
+
+def test_isolation_explains_what_it_keeps_us_from_putting_right():
+    world = started(*FAR, dns=DNS, controls=4)
+    world.give(DnsTroubled("chat", DnsTrouble.FOREIGN, "A 192.0.2.1"))
+    world.tick(20)
+    world.sees("a", BAD)
+    world.give(ControlsAnswered(4, 4, world.at))
+    world.forget()
+    world.tick(7300)
+    assert {notice.topic for notice in world.notices} == {"isolated"}
+
+
+def test_a_plan_that_is_due_at_a_start_waits_until_it_is_known_who_lives():
+    world = started()
+    world.down("a", "b", "c")
+    world.give(Switchover("chat", "b", world.at + 60))
+    again = restarted(world, 120)
+    again.tick(3)
+    again.up("b")
+    again.lives(3, up="b", down="ac")
+    assert again.active == "b"
+    assert not any(notice.topic == "rotation_failed" for notice in again.notices)

@@ -143,10 +143,11 @@ def test_a_move_to_a_degraded_one_is_not_done_and_undone(world, command):
 
 def test_one_that_refuses_us_is_not_published_because_its_canary_worked(world):
     world.give(Switchover("chat", "b", 0))
+    epoch = world.epoch
     for _ in range(3):
         world.sees("b", Verdict.DENIED)
     proves(world, "b")
-    assert world.active == "a"
+    assert (world.active, world.epoch) == ("a", epoch)
     assert service(world).rotation is None
 
 
@@ -246,6 +247,15 @@ def test_nobody_is_stopped_while_paused_nor_at_once_after(world):
     world.lives(100, up="abc")
     assert Stop("a") not in world.effects
     world.lives(21, up="abc")
+    assert Stop("a") in world.effects
+
+
+def test_nobody_is_stopped_for_time_that_passed_while_we_did_not_run(world):
+    drains(world)
+    world.at += 500
+    world.lives(100, up="abc")
+    assert Stop("a") not in world.effects
+    world.lives(25, up="abc")
     assert Stop("a") in world.effects
 
 
