@@ -8,7 +8,8 @@ from typing import Any
 
 from orchestrator.core import commands, evidence, notices, publishing
 from orchestrator.core.assignment import FRESH_S
-from orchestrator.core.draft import NOTHING, Draft, apply, pools
+from orchestrator.core.configuring import reconfigured, resumed
+from orchestrator.core.draft import NOTHING, Draft, apply
 from orchestrator.core.events import (
     Acknowledge,
     AskControls,
@@ -29,7 +30,6 @@ from orchestrator.core.events import (
     Observed,
     Pause,
     PinTo,
-    ProbeSoon,
     Reconfigured,
     Resume,
     Switchover,
@@ -39,22 +39,16 @@ from orchestrator.core.events import (
     Turn,
     Unpin,
 )
-from orchestrator.core.health import ALIVE
 from orchestrator.core.model import (
-    Backend,
     BackendState,
     Fleet,
-    FleetConfig,
     Health,
     Incident,
-    Notice,
     Now,
-    Service,
     ServiceState,
-    World,
 )
 from orchestrator.core.review import START_S, review
-from orchestrator.core.rotation import rewind, rewound
+from orchestrator.core.rotation import rewind
 
 __all__ = ["apply", "resumed", "step"]
 
@@ -224,129 +218,6 @@ def _orphan(draft: Draft, incident: Incident) -> bool:
     return incident.kind in known and not any(incident.subject in table for table in names)
 
 
-# ── configuration ───────────────────────────────────────────────────────────────────────────────
-
-
-def _reconfigured(draft: Draft, event: Reconfigured) -> None:
-    """Take a new configuration: new ones are looked at, gone ones are left."""
-    old, new = draft.config, event.config
-    draft.config, draft.pools = new, pools(new)
-    for name in old.backends.keys() - new.backends.keys():
-        draft.backends[name] = None
-        draft.stirred[name] = None
-    for name in new.backends:
-        if name not in draft.fleet.backends:
-            draft.put_backend(BackendState(name, since=draft.at))
-            draft.do(ProbeSoon(name))
-        elif old.backends[name] != new.backends[name]:
-            if _place(old.backends[name]) != _place(new.backends[name]):
-                draft.put_backend(_elsewhere(draft.backend(name), draft.at), durable=True)
-            draft.do(ProbeSoon(name))
-    for name in old.services.keys() - new.services.keys():
-        draft.services[name] = None
-        draft.stirred[name] = None
-    for name in new.services:
-        if name not in draft.fleet.services:
-            draft.put_service(ServiceState(name, since=draft.at))
-        draft.stale[name] = None
-        draft.put_service(_fitting(draft.service(name), new.services[name], new), durable=True)
-    draft.note("reconfigured", "", "a new configuration is in force")
-
-
-def _place(spec: Backend) -> tuple[object, ...]:
-    return spec.kind, spec.engine, spec.url
-
-
-def _elsewhere(state: BackendState, at: float) -> BackendState:
-    """Keep the verdict, in doubt, but nothing that was learned of the server it was before."""
-    return BackendState(
-        state.name,
-        health=state.health,
-        since=state.since,
-        reason=state.reason,
-        doubt_since=at,
-        falls=state.falls,
-        flap_level=state.flap_level,
-        drained=state.drained,
-        session=state.session,
-    )
-
-
-def _fitting(state: ServiceState, service: Service, config: FleetConfig) -> ServiceState:
-    """Forget what speaks of a backend that cannot be this service's any more."""
-    able = {name for name in service.backends if config.backends[name].assignable}
-    if state.pin is not None and state.pin.backend not in able:
-        state = replace(state, pin=None)
-    if state.planned is not None and state.planned.to not in able:
-        state = replace(state, planned=None)
-    return state
-
-
-def resumed(
-    config: FleetConfig,
-    now: Now,
-    *,
-    world: World | None = None,
-    backends: dict[str, BackendState] | None = None,
-    services: dict[str, ServiceState] | None = None,
-    incidents: dict[str, Incident] | None = None,
-    outbox: dict[str, Notice] | None = None,
-) -> Fleet:
-    """Build the fleet at a start from what was stored.
-
-    Verdicts become evidence: a backend that was up comes up again at its first good answer.
-    Leases are renewed once, and everybody is probed at once.
-    """
-    world = world if world is not None else World()
-    fleet = Fleet(
-        config=config,
-        world=World(
-            started_at=now.at,
-            paused_since=world.paused_since,
-            paused_until=world.paused_until,
-            paused_by=world.paused_by,
-            incident_seq=world.incident_seq,
-        ),
-        incidents=dict(incidents or {}),
-        outbox=dict(outbox or {}),
-        pools=pools(config),
-        unseen=set(config.backends),
-    )
-    for name, spec in config.backends.items():
-        stored = (backends or {}).get(name, BackendState(name))
-        fleet.backends[name] = _woken(stored, spec.health.rise, now.at)
-    for name, service in config.services.items():
-        stored_service = (services or {}).get(name, ServiceState(name, since=now.at))
-        stored_service = _fitting(stored_service, service, config)
-        turn = stored_service.rotation
-        fleet.services[name] = replace(
-            stored_service,
-            settled=False,
-            review_at=None,
-            rotation=rewound(turn, now.at) if turn is not None else None,
-        )
-    return fleet
-
-
-def _woken(stored: BackendState, rise: int, at: float) -> BackendState:
-    was_up = stored.health in ALIVE
-    session = stored.session
-    return BackendState(
-        name=stored.name,
-        since=at,
-        reason="not looked at yet since the start",
-        oks=max(0, rise - 1) if was_up else 0,
-        cooldown_until=stored.cooldown_until,
-        exhausted_until=stored.exhausted_until,
-        falls=stored.falls,
-        flap_level=stored.flap_level,
-        drained=stored.drained,
-        missing=stored.missing,
-        session=replace(session, beat_at=at, challenged_at=None) if session else None,
-        health=Health.UNKNOWN,
-    )
-
-
 # ── small ones ──────────────────────────────────────────────────────────────────────────────────
 
 
@@ -387,7 +258,7 @@ HANDLERS: dict[type, Callable[[Draft, Any], None]] = {
     DnsTroubled: _for_service(publishing.troubled),
     NoticesSent: _sent,
     Flagged: _flagged,
-    Reconfigured: _reconfigured,
+    Reconfigured: reconfigured,
     Failover: commands.failover,
     Switchover: commands.switchover,
     PinTo: commands.pin,
