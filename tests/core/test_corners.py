@@ -34,7 +34,7 @@ from orchestrator.core.model import (
     Target,
     Verdict,
 )
-from tests.core.worlds import DNS, START, World, backend, config
+from tests.core.worlds import DNS, START, World, backend, config, restarted
 
 BAD = Verdict.FAILED
 CANARIES = HealthPolicy(canary_s=300)
@@ -57,18 +57,6 @@ def isolated(*backends, **more):
     world.give(ControlsAnswered(4, 4, world.at))
     assert world.fleet.world.isolated_since is not None
     return world
-
-
-def restarted(world, seconds=5.0):
-    fleet = world.fleet
-    return World(
-        fleet.config,
-        world.at + seconds,
-        world=fleet.world,
-        backends=fleet.backends,
-        services=fleet.services,
-        incidents=fleet.incidents,
-    )
 
 
 # ── health ──

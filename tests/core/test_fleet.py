@@ -43,7 +43,7 @@ from orchestrator.core.model import (
     Tier,
     Verdict,
 )
-from tests.core.worlds import DNS, START, World, backend, config
+from tests.core.worlds import DNS, START, World, backend, config, restarted
 
 BAD = Verdict.FAILED
 
@@ -344,19 +344,6 @@ def test_a_switchover_can_be_planned_for_later():
 
 
 # ── start ──
-
-
-def restarted(world, seconds=5.0):
-    fleet = world.fleet
-    return World(
-        fleet.config,
-        world.at + seconds,
-        world=fleet.world,
-        backends=fleet.backends,
-        services=fleet.services,
-        incidents=fleet.incidents,
-        outbox=fleet.outbox,
-    )
 
 
 def test_after_a_restart_the_stored_assignment_stands_once_a_probe_confirms_it(world):

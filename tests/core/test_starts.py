@@ -23,21 +23,9 @@ from orchestrator.core.model import (
     Target,
     Verdict,
 )
-from tests.core.worlds import DNS, World, backend, config
+from tests.core.worlds import DNS, World, backend, config, restarted
 
 BAD = Verdict.FAILED
-
-
-def restarted(world, seconds=5.0):
-    fleet = world.fleet
-    return World(
-        fleet.config,
-        world.at + seconds,
-        world=fleet.world,
-        backends=fleet.backends,
-        services=fleet.services,
-        incidents=fleet.incidents,
-    )
 
 
 def kinds(world):

@@ -140,3 +140,17 @@ class World:
     def forget(self) -> None:
         """Start listening anew."""
         self.turns.clear()
+
+
+def restarted(world: World, seconds: float = 5.0) -> World:
+    """Start again from what is stored, this long after."""
+    fleet = world.fleet
+    return World(
+        fleet.config,
+        world.at + seconds,
+        world=fleet.world,
+        backends=fleet.backends,
+        services=fleet.services,
+        incidents=fleet.incidents,
+        outbox=fleet.outbox,
+    )
