@@ -116,6 +116,7 @@ def _introduce(world: World, narrator: Narrator) -> None:
 
 async def _interactive(world: World, watch: Watch, narrator: Narrator) -> int:
     """Show each change until we are told to stop."""
+    from orchestrator.cli.where import ourselves
     from orchestrator.cli.world import PARTS
 
     ready = await watch.until(lambda sight: sight["state"] == "serving", _READY_S)
@@ -123,7 +124,7 @@ async def _interactive(world: World, watch: Watch, narrator: Narrator) -> int:
         raise AionError(f"the demo's daemon does not serve: {world.log('daemon')}")
     narrator.plain()
     narrator.plain(f"  look       curl -s {world.url}/discovery/{SERVICE}")
-    narrator.plain(f"  ask why    {_ourselves()} explain --config {world.config}")
+    narrator.plain(f"  ask why    {ourselves()} explain --config {world.config}")
     narrator.plain(f"  break it   kill -9 {world.pid('alpha')}")
     narrator.plain("  end        Ctrl-C")
     narrator.plain()
@@ -135,14 +136,6 @@ async def _interactive(world: World, watch: Watch, narrator: Narrator) -> int:
         for task in tasks:
             task.cancel()
     return 0
-
-
-def _ourselves() -> str:
-    """Say how to call us again: by the plain name only where that is found."""
-    import shutil
-    import sys
-
-    return "aion" if shutil.which("aion") else sys.argv[0]
 
 
 async def _tell_changes(watch: Watch, narrator: Narrator) -> None:

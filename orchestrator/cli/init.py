@@ -75,7 +75,10 @@ def init(
     if given.json:
         out.data({"file": str(path), "credentials": str(path.parent / "credentials")})
     out.say(f"written: {path} and its credentials, which only you can read")
-    out.say("next: aion serve, then aion status; every other key: see docs/configuration.md")
+    from orchestrator.cli.where import ourselves
+
+    aion = ourselves()
+    out.say(f"next: {aion} serve, then {aion} status; every other key: docs/configuration.md")
 
 
 def guess(server: str) -> str:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -118,3 +120,8 @@ def operator() -> str:
     except (KeyError, OSError):  # a user id without a name
         return f"uid {os.getuid()}"
     return name if name.isascii() and name.isprintable() else f"uid {os.getuid()}"
+
+
+def ourselves() -> str:
+    """Say how to call us again: by the plain name only where that is found."""
+    return "aion" if shutil.which("aion") else sys.argv[0]
