@@ -39,11 +39,13 @@ def reconfigured(draft: Draft, event: Reconfigured) -> None:
                 draft.put_backend(_elsewhere(draft.backend(name), draft.at), durable=True)
             draft.do(ProbeSoon(name))
     for name in old.services.keys() - new.services.keys():
+        floor = max(draft.world.epoch_floor, draft.service(name).epoch)
+        draft.change_world(epoch_floor=floor, durable=True)  # should it ever come back
         draft.services[name] = None
         draft.stirred[name] = None
     for name in new.services:
         if name not in draft.fleet.services:
-            draft.put_service(ServiceState(name, since=draft.at))
+            draft.put_service(ServiceState(name, since=draft.at, epoch=draft.world.epoch_floor))
         draft.stale[name] = None
         draft.put_service(_fitting(draft.service(name), new.services[name], new), durable=True)
     draft.note("reconfigured", "", "a new configuration is in force")
@@ -102,6 +104,7 @@ def resumed(
             paused_until=world.paused_until,
             paused_by=world.paused_by,
             incident_seq=world.incident_seq,
+            epoch_floor=world.epoch_floor,
         ),
         incidents=dict(incidents or {}),
         outbox=dict(outbox or {}),
@@ -112,7 +115,9 @@ def resumed(
         stored = (backends or {}).get(name, BackendState(name))
         fleet.backends[name] = _woken(stored, spec.health.rise, now.at)
     for name, service in config.services.items():
-        stored_service = (services or {}).get(name, ServiceState(name, since=now.at))
+        stored_service = (services or {}).get(
+            name, ServiceState(name, since=now.at, epoch=world.epoch_floor)
+        )
         stored_service = _fitting(stored_service, service, config)
         turn = stored_service.rotation
         fleet.services[name] = replace(

@@ -417,6 +417,7 @@ class World:
     backend last answered well. `gap_at`: when we last woke from not running. `asked_at`: a check
     of the controls is under way since then. `tick`: the last tick's clocks (steady, wall, boot
     time), to notice gaps. `settled`: everything was looked at once since the start.
+    `epoch_floor`: the highest epoch of a service that was removed; a new one goes on from there.
     """
 
     started_at: float = 0.0
@@ -433,6 +434,7 @@ class World:
     inbound_lost_since: float | None = None
     tick: tuple[float, float, float] | None = None
     incident_seq: int = 0
+    epoch_floor: int = 0
 
 
 @dataclass(slots=True)

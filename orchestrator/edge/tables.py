@@ -40,6 +40,7 @@ class WorldRow(Row, table=True):
     paused_until: float | None = None
     paused_by: str = ""
     incident_seq: int = 0
+    epoch_floor: int = 0
 
 
 class BackendRow(Row, table=True):

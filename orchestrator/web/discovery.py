@@ -41,6 +41,7 @@ PREFLIGHT: Headers = [
     (b"content-length", b"0"),
 ]
 # An entity tag (RFC 9110 §8.8.3), or something else up to the next comma, which matches nothing.
+FALLBACKS = 10  # shown to clients; a pool of thousands would make every answer a book
 TAG = re.compile(rb'\s*(?:(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")|[^,]*)\s*(?:,|$)')
 
 
@@ -99,7 +100,7 @@ def answer(fleet: Fleet, name: str, now: Now) -> dict[str, Any]:
             retry_at = standing.rfc3339(state.retry_at, now)
         others = [
             {"backend": one.name, "url": standing.address(one, service)}
-            for one in standing.fallbacks(fleet, service, state.active, now)
+            for one in standing.fallbacks(fleet, service, state.active, now, FALLBACKS)
         ]
     return {
         "service": name,

@@ -95,10 +95,16 @@ def worst(fleet: Fleet, now: Now) -> State:
     return next((state for state in WORST_FIRST if state in states), State.SERVING)
 
 
-def fallbacks(fleet: Fleet, service: Service, active: str | None, now: Now) -> list[Backend]:
-    """List the others that could serve, in order of preference: those in full health first."""
+def fallbacks(
+    fleet: Fleet, service: Service, active: str | None, now: Now, most: int = 1_000_000
+) -> list[Backend]:
+    """List the others that could serve, in order of preference: those in full health first.
+
+    At most `most` of them; a pool is not searched further once that many are in full health.
+    """
     draft = Draft.of(fleet, now)
     ranked: list[tuple[int, Backend]] = []
+    well = 0
     for name in service.backends:
         backend = fleet.config.backends.get(name)
         if backend is None or name == active or name not in fleet.backends:
@@ -107,7 +113,10 @@ def fallbacks(fleet: Fleet, service: Service, active: str | None, now: Now) -> l
         if able(one):
             doubted = suspect(fleet.backends[name], one) or one.rank is not Rank.READY
             ranked.append((int(doubted), backend))
-    return [backend for _, backend in sorted(ranked, key=lambda pair: pair[0])]
+            well += not doubted
+            if well >= most:
+                break
+    return [backend for _, backend in sorted(ranked, key=lambda pair: pair[0])][:most]
 
 
 def rfc3339(steady: float | None, now: Now) -> str | None:

@@ -255,3 +255,15 @@ def test_a_reload_that_changes_nothing_changes_nobody():
     world.give(Reconfigured(replace(config())))
     assert world.fleet.backends == before
     assert world.active == "a"
+
+
+def test_a_service_that_is_removed_and_comes_back_goes_on_with_its_epochs():
+    world = World(config())
+    world.up("a", "b", "c")
+    world.down("a")
+    epoch = world.epoch
+    world.give(Reconfigured(replace(config(), services={})))
+    world.give(Reconfigured(config()))
+    world.lives(3, up="abc")
+    assert world.active is not None
+    assert world.epoch > epoch

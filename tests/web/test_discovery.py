@@ -261,7 +261,8 @@ def test_a_thousand_backends_coming_up_are_prepared_in_one_go():
         begun = time.process_time()
         site.stand.settle()
         shown = (await site.client.get("/discovery/chat")).json()
-        assert len(shown["fallbacks"]) == 299
+        names = [one["backend"] for one in shown["fallbacks"]]
+        assert len(names) == 10, "the next ones, not all of them"
         assert time.process_time() - begun < 3.0
 
     run(test, config=config, settled=False)

@@ -29,6 +29,7 @@ def _world_and_backends() -> None:
         sa.Column("paused_until", sa.Float(), nullable=True),
         sa.Column("paused_by", sa.String(), nullable=False),
         sa.Column("incident_seq", sa.Integer(), nullable=False),
+        sa.Column("epoch_floor", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_world")),
     )
     op.create_table(
