@@ -6,7 +6,6 @@ that nobody can reach is as good as dead.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import BadReply, Unreachable
@@ -17,14 +16,6 @@ if TYPE_CHECKING:
     from jobs.base import Tools
 
 TIMEOUT_S = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class DeadmanSettings:
-    """`ping_url` is a secret: whoever knows it can keep the watcher calm."""
-
-    ping_url: str = field(repr=False)
-    every_s: float = 300.0
 
 
 def trigger(tools: Tools) -> BaseTrigger | None:

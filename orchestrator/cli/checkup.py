@@ -11,34 +11,20 @@ import shutil
 import socket
 import stat
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.cli import reach
+from orchestrator.cli.finding import ADVICE, FAILED, PASSED, Finding
 from orchestrator.cli.where import base_url, find_config
 from orchestrator.errors import AionError, ConfigError
 
 if TYPE_CHECKING:
     from orchestrator.settings import Config
 
-PASSED, FAILED, ADVICE = "PASSED", "FAILED", "ADVICE"
 ROOM_BYTES = 500_000_000
 SYSTEM_CONFIG, SYSTEM_STATE = Path("/etc/aion/aion.toml"), Path("/var/lib/aion")
 _COLAB = "colab.research.google.com"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the report. `remedy` says what to do, if anything is to be done."""
-
-    outcome: str
-    subject: str
-    text: str
-    remedy: str = ""
-
-    def as_json(self) -> dict[str, str]:
-        """Return the finding for `--json`."""
-        return asdict(self)
 
 
 async def examine(given: Path | None) -> AsyncIterator[Finding]:
@@ -51,8 +37,6 @@ async def examine(given: Path | None) -> AsyncIterator[Finding]:
         return
     for finding in (*_credentials(config), *_files(config), *_advice(config)):
         yield finding
-    from orchestrator.cli import reach
-
     yield await _port(config)
     yield await _unit()
     async for finding in reach.examine(config):

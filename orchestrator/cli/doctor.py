@@ -11,7 +11,7 @@ import typer
 from orchestrator.cli.output import Cell
 
 if TYPE_CHECKING:
-    from orchestrator.cli.checkup import Finding
+    from orchestrator.cli.finding import Finding
     from orchestrator.cli.options import Given
     from orchestrator.cli.output import Output
 
@@ -27,7 +27,8 @@ def doctor(ctx: typer.Context) -> int:
 
 
 async def _examine(given: Given) -> int:
-    from orchestrator.cli.checkup import FAILED, examine
+    from orchestrator.cli.checkup import examine
+    from orchestrator.cli.finding import FAILED
 
     output = given.output()
     findings: list[Finding] = []

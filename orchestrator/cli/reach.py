@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from backends.base import Ports, Reply
-from orchestrator.cli.checkup import ADVICE, FAILED, PASSED, Finding
+from orchestrator.cli.finding import ADVICE, FAILED, PASSED, Finding
 from orchestrator.core.model import Verdict
 from orchestrator.errors import AionError, Unreachable
 

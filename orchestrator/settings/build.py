@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path as File
 
 from backends.base import Plan
-from jobs.deadman import DeadmanSettings
+from jobs.base import DeadmanSettings
 from orchestrator.core.model import (
     AlertPolicy,
     Backend,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from backends.base import Plan
-from jobs.deadman import DeadmanSettings
+from jobs.base import DeadmanSettings
 from orchestrator.core.model import FleetConfig
 from orchestrator.edge.alerts import AlertSettings
 from orchestrator.edge.dns.base import DnsSettings

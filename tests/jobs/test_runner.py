@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from jobs import SCHEDULE
-from jobs.base import Job, Tools
-from jobs.deadman import DeadmanSettings, ping
+from jobs.base import DeadmanSettings, Job, Tools
+from jobs.deadman import ping
 from jobs.runner import CRASHED, Runner
 from jobs.triggers import cron, every
 from orchestrator.core.events import Flagged
