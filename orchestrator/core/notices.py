@@ -235,7 +235,8 @@ def open_incident(draft: Draft, wrong: Wrong) -> None:
         params=wrong.params,
     )
     _tell(draft, incident, NoticeKind.OPENED, "opened")
-    draft.note("incident_opened", wrong.subject, f"incident {number} opened: {wrong.key}")
+    what = f"{wrong.kind} {wrong.subject}".rstrip()
+    draft.note("incident_opened", wrong.subject, f"incident {number} opened: {what}")
 
 
 def close_incident(draft: Draft, incident: Incident) -> None:
