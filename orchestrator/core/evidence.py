@@ -74,14 +74,19 @@ def observed(draft: Draft, event: Observed) -> None:
     gap_at = draft.world.gap_at
     if seen.verdict in BAD and gap_at is not None and event.started_at < gap_at:
         return  # it timed out while we slept
-    if spec.remote and seen.verdict is not Verdict.FAILED:
-        _remote_answered(draft)
+    news = (
+        spec.remote and seen.verdict is not Verdict.FAILED and _remote_news(draft.fleet, draft.at)
+    )
+    if news:
+        draft.change_world(remote_ok_at=draft.at, online_at=draft.at)
     frozen = draft.isolated_from(spec)
     held = spec.remote and draft.config.controls > 0
     after = rules.fold(state, seen, spec.health, draft.at, frozen=frozen, held=held)
     if held and not frozen and seen.verdict in BAD:
         after = _weigh(draft, spec, replace(after, failed_at=event.started_at), seen)
     changed(draft, state, after)
+    if news:  # after its own evidence: what others waited for must not judge the one that answered
+        _remote_answered(draft)
 
 
 def changed(draft: Draft, before: BackendState, after: BackendState) -> None:
@@ -139,9 +144,6 @@ def online_since(draft: Draft, began_at: float) -> bool:
 
 
 def _remote_answered(draft: Draft) -> None:
-    if not _remote_news(draft.fleet, draft.at):
-        return
-    draft.change_world(remote_ok_at=draft.at, online_at=draft.at)
     if draft.world.isolated_since is not None:
         _reconnected(draft)
     elif draft.world.controls_failed:  # their word did not settle what waits; this does

@@ -354,3 +354,18 @@ def test_a_cool_down_is_kept_when_everything_is_looked_at_again():
     controls(world, 0)
     assert ProbeSoon("a") in world.effects
     assert ProbeSoon("b") not in world.effects
+
+
+def test_a_good_answer_is_not_judged_by_the_failures_before_it():
+    """Its third failure waits for the controls, two of which are blocked; then it answers well."""
+    world = remote_world()
+    world.sees("b")
+    world.at += 2
+    for _ in range(3):
+        world.sees("a", BAD)
+    controls(world, 2)
+    world.forget()
+    world.at += 1
+    world.sees("a")
+    assert world.fleet.backends["a"].health is Health.UP
+    assert not any(entry.action == "health" for entry in world.entries)
