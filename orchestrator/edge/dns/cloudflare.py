@@ -15,7 +15,7 @@ from typing import Any
 import cloudflare
 import httpx
 
-from orchestrator.core.records import Action, Plan, Record
+from orchestrator.core.records import Action, Change, Plan, Record
 from orchestrator.edge.dns.base import ATTEMPT_S, DnsSettings, Finding
 from orchestrator.errors import BadReply, NotAllowed, Throttled, Unreachable
 
@@ -62,14 +62,17 @@ class Cloudflare:
             self._zone_id = ""  # the zone may have been made anew: ask for its id again
             raise
         wanted = name.rstrip(".").lower()
-        found = [_record(row) for row in rows if str(row.get("name", "")).lower() == wanted]
-        if len(found) != len(rows):
-            raise BadReply("Cloudflare answered with records of other names")
-        return found
+        return [_record(row) for row in rows if str(row.get("name", "")).lower() == wanted]
 
     async def apply(self, name: str, plan: Plan) -> None:
-        """One batch: one transaction at Cloudflare, in the order deletes, patches, posts."""
-        zone = await self._zone_of()
+        """One request: the change alone, or a batch, which is one transaction at Cloudflare.
+
+        A batch is carried out in the order deletes, patches, posts.
+        """
+        records = f"/zones/{await self._zone_of()}/dns_records"
+        if len(plan.changes) == 1:
+            await _envelope(self._alone(records, name, plan.changes[0]))
+            return
         batch: dict[str, list[dict[str, Any]]] = {}
         for change in plan.changes:
             if change.action is Action.DELETE and change.before:
@@ -77,8 +80,19 @@ class Cloudflare:
             elif change.after:
                 kind = "patches" if change.action is Action.PATCH else "posts"
                 batch.setdefault(kind, []).append(_body(name, change.after))
-        path = f"/zones/{zone}/dns_records/batch"
-        await _envelope(self._client.post(path, cast_to=httpx.Response, body=batch))
+        await _envelope(self._client.post(f"{records}/batch", cast_to=httpx.Response, body=batch))
+
+    def _alone(self, records: str, name: str, change: Change) -> Awaitable[httpx.Response]:
+        """Make the request for one change. A PATCH with all of the record may be sent twice."""
+        if change.action is Action.DELETE:
+            assert change.before is not None
+            return self._client.delete(f"{records}/{change.before.id}", cast_to=httpx.Response)
+        assert change.after is not None
+        body = _body(name, change.after)
+        if change.action is Action.PATCH:
+            one = f"{records}/{body.pop('id')}"
+            return self._client.patch(one, cast_to=httpx.Response, body=body)
+        return self._client.post(records, cast_to=httpx.Response, body=body)
 
     async def check_token(self) -> list[Finding]:
         fix = "make a token with Zone.DNS:Edit on this zone only, then `aion secret set`"

@@ -56,6 +56,17 @@ def test_what_is_written_is_read_back_and_resolves():
     with_standin(scenario)
 
 
+def test_one_change_alone_is_a_post_then_a_patch_of_the_same_record():
+    async def scenario(standin, provider):
+        await put(provider, A1)
+        await put(provider, A2, epoch=2)
+        first, second = (line["path"].rsplit("/", 1)[1] for line in standin.journal)
+        assert (first, second) == ("dns_records", standin.held(NAME)[0]["id"])
+        assert len(standin.held(NAME)) == 1
+
+    with_standin(scenario)
+
+
 @pytest.mark.parametrize(
     "steps",
     [
@@ -70,9 +81,9 @@ def test_a_change_of_type_is_one_batch(steps):
             await put(provider, *targets, epoch=epoch)
             held = {(r["type"], r["content"]) for r in standin.held(NAME)}
             assert held == {(t.type, t.content) for t in targets}
-        assert [line["path"].rsplit("/", 1)[1] for line in standin.journal] == ["batch"] * len(
-            steps
-        )
+        first, *later = (line["path"].rsplit("/", 1)[1] for line in standin.journal)
+        assert first == ("dns_records" if len(steps[0]) == 1 else "batch")
+        assert later == ["batch"] * (len(steps) - 1)
 
     with_standin(scenario)
 
