@@ -30,8 +30,6 @@ AT_ONCE: Final = 2000  # requests under way together; more wait for a place with
 IDLE_S: Final = 75.0  # longer than `down_interval`, so that even those find their connection open
 DNS_S: Final = 60
 KNOWN_URLS: Final = 20000
-SPARE_FILES: Final = 256  # for the database, children, our own server's clients
-CHUNK: Final = 65536
 TLS_RECORD_ERRORS: Final = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")
 
 _AddressInfo = tuple[Any, Any, int, str, tuple[Any, ...]]

@@ -38,26 +38,13 @@ class Notifier:
     def __init__(self, address: str | None) -> None:
         self._address = _to_sockaddr(address) if address else None
 
-    @property
-    def present(self) -> bool:
-        """Whether anybody is there to be told."""
-        return self._address is not None
-
     def ready(self, status: str = "") -> bool:
-        """Say that start or reload is over. `status` is what `systemctl status` shows."""
+        """Say that the start is over. `status` is what `systemctl status` shows."""
         return self._send("READY=1", status=status)
 
     def watchdog(self) -> bool:
         """Say that a whole turn of the loop was completed; nothing else may call this."""
         return self._send("WATCHDOG=1")
-
-    def reloading(self, monotonic_s: float) -> bool:
-        """Say that the configuration is being read again; `ready` must follow, good file or bad.
-
-        `monotonic_s` is CLOCK_MONOTONIC as it is now: `Type=notify-reload` ignores the message
-        without it.
-        """
-        return self._send("RELOADING=1", f"MONOTONIC_USEC={int(monotonic_s * 1_000_000)}")
 
     def stopping(self) -> bool:
         """Say that the daemon is on its way out."""
