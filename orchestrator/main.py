@@ -19,46 +19,27 @@ from typing import Any
 import structlog
 import uvloop
 
-import backends
-from backends.base import Ports
 from jobs import SCHEDULE
 from jobs.base import Tools
 from jobs.runner import Runner
 from orchestrator import __version__
-from orchestrator.core.events import (
-    AskControls,
-    CanarySoon,
-    CheckName,
-    Deliver,
-    Flagged,
-    ProbeSoon,
-    Reconcile,
-    Reconfigured,
-    Turn,
-)
-from orchestrator.core.fleet import resumed
-from orchestrator.core.health import ALIVE, next_canary_s, next_probe_s
-from orchestrator.core.model import Health, Incident, Now, Source
+from orchestrator.assembly import Assembly, Outside
+from orchestrator.core.events import Flagged
+from orchestrator.core.model import Incident
 from orchestrator.edge import systemd
-from orchestrator.edge.alerts import Courier, zone_of
+from orchestrator.edge.alerts import zone_of
 from orchestrator.edge.child import run_child
 from orchestrator.edge.clock import SystemClock, SystemRandom
-from orchestrator.edge.controls import Controls
-from orchestrator.edge.dns.publisher import Publisher
 from orchestrator.edge.http import AioHttp, raise_file_limit
 from orchestrator.edge.log import Log
 from orchestrator.edge.migrate import migrate
-from orchestrator.edge.names import Names
-from orchestrator.edge.pacer import Pacer
 from orchestrator.edge.store import Saved, Store, in_thread
 from orchestrator.edge.texts import Style, incident_title
 from orchestrator.errors import AionError, ConfigError
-from orchestrator.loop import Loop
 from orchestrator.settings import Config, diff, find_path, load, signed, with_admin_token
 from orchestrator.web.app import Web, build, servers
 from orchestrator.web.parts import Parts
 
-FLUSH_S = 1.5
 STOP_S = 4.0
 
 log = structlog.get_logger()
@@ -96,7 +77,6 @@ class Daemon:
         self._clock = SystemClock()
         self._random = SystemRandom()
         self._ends = asyncio.Event()
-        self._settled = asyncio.Event()
         self._started = asyncio.Event()
         self._reloading = asyncio.Lock()
         self._failed = ""
@@ -154,51 +134,16 @@ class Daemon:
         self._notifier.ready("serving the stored answer; looking at the backends")
 
     def _assemble(self, saved: Saved, http: AioHttp) -> None:
-        config, clock = self._config, self._clock
-        now = clock.steady()
-        fleet = resumed(
-            config.fleet,
-            Now(now, clock.wall()),
-            world=saved.world,
-            backends=saved.backends,
-            services=saved.services,
-            incidents=saved.incidents,
-            outbox=saved.outbox,
-        )
-        self._loop = loop = Loop(fleet, clock=clock, store=self._store)
-        self._ports = Ports(http=http, clock=clock, random=self._random)
-        self._pacer = Pacer(
-            interval_s=self._interval_s,
-            limit_s=self._limit_s,
-            report=loop.report,
-            clock=clock,
-            random=self._random,
-        )
-        self._controls = Controls(config.controls, http=http, clock=clock, report=loop.report)
-        self._publisher = Publisher(
-            fleet=lambda: loop.fleet,
-            report=loop.committed,
-            clock=clock,
-            random=self._random,
-            shadow=self._shadow,
-        )
-        self._names = Names(http=http, address_of=self._publisher.address_of, report=loop.report)
-        self._courier = Courier(
-            config.alerts,
-            outbox=lambda: loop.fleet.outbox,
-            held=lambda: loop.fleet.world.isolated_since is not None,
-            report=loop.report,
-            children=run_child,
-            clock=clock,
-            random=self._random,
-            told=[one.subject for one in fleet.incidents.values() if one.kind == "alerts_down"],
-        )
+        now = self._clock.steady()
+        outside = Outside(http, self._clock, self._random, run_child)
+        self._assembly = Assembly(self._config, saved, self._store, outside)
+        self._loop = loop = self._assembly.loop
         self._jobs = Runner(SCHEDULE, self._tools(), table=self._store, report=loop.report)
         self._web = self._build_web()
         loop.watch(self._web.metrics.observe_probe)
         loop.time(self._web.metrics.turn, self._web.metrics.committed)
-        self._wire(loop)
-        log.info("assembled", backends=len(config.plans), took_s=round(clock.steady() - now, 3))
+        took_s = round(self._clock.steady() - now, 3)
+        log.info("assembled", backends=len(self._config.plans), took_s=took_s)
 
     def _build_web(self) -> Web:
         zone = zone_of(self._config.timezone)
@@ -229,22 +174,9 @@ class Daemon:
             deadman=self._config.deadman,
         )
 
-    def _wire(self, loop: Loop) -> None:
-        """Say who carries out which effect."""
-        loop.on(ProbeSoon, lambda effect: self._pacer.soon(effect.backend))
-        loop.on(CanarySoon, lambda effect: self._pacer.soon(effect.backend, Source.CANARY))
-        loop.on(AskControls, lambda _: self._controls.ask())
-        loop.on(CheckName, lambda effect: self._names.check(effect.service))
-        loop.on(Deliver, lambda _: self._courier.poke())
-        loop.on(Reconcile, lambda effect: self._publisher.poke(effect.service))
-        loop.subscribe(self._turned)
-
     async def _start(self) -> None:
-        self._run("loop", self._loop.run())
-        self._run("tick", self._loop.tick())
-        self._run("pacer", self._pacer.run())
-        self._run("courier", self._courier.run())
-        self._run("flush", self._flush())
+        for name, work in self._assembly.works():
+            self._run(name, work)
         patience = systemd.watchdog_interval_s(
             os.environ.get("WATCHDOG_USEC"), os.environ.get("WATCHDOG_PID"), os.getpid()
         )
@@ -252,10 +184,8 @@ class Daemon:
             self._run(
                 "watchdog", systemd.pet(self._notifier, lambda: self._loop.turned_at, patience)
             )
-        for plan in self._config.plans.values():
-            self._pacer.add(plan.backend.name, backends.driver(plan, self._ports))
-        self._publisher.configure(self._config.dns)
-        await self._jobs.start(self._settled.wait())
+        self._assembly.begin()
+        await self._jobs.start(self._assembly.settled.wait())
 
     def _run(self, name: str, work: Coroutine[Any, Any, object]) -> None:
         """Run a task that must not end; if it does, the daemon does, and systemd starts it anew."""
@@ -272,52 +202,11 @@ class Daemon:
 
     # ── while it runs ───────────────────────────────────────────────────────────────────────────
 
-    def _interval_s(self, name: str, source: Source) -> float | None:
-        fleet = self._loop.fleet
-        state, spec = fleet.backends.get(name), fleet.config.backends.get(name)
-        if state is None or spec is None:
-            return None
-        at = self._clock.steady()
-        if source is Source.CANARY:
-            return next_canary_s(state, spec.health, at)
-        isolated = spec.remote and fleet.world.isolated_since is not None
-        return next_probe_s(state, spec.health, at, isolated=isolated)
-
-    def _limit_s(self, name: str, source: Source) -> float:
-        spec = self._loop.fleet.config.backends.get(name)
-        if spec is None:
-            return 1.0
-        canary = source is Source.CANARY
-        return spec.health.canary_timeout_s if canary else spec.health.timeout_s
-
     async def _name_ok(self) -> bool:
         """Ask for ourselves as others would; by our own address where there is no public one."""
         web = self._config.web
         base = web.public_url or web.local_url(self._servers[0].port)
-        return await self._names.reached(f"{base.rstrip('/')}/healthz")
-
-    async def _flush(self) -> None:
-        while True:
-            await asyncio.sleep(FLUSH_S)
-            try:
-                await self._store.flush()
-            except AionError as error:  # statistics wait in memory; what is decided is told of
-                log.warning("flush_failed", problem=str(error))
-
-    def _turned(self, turn: Turn) -> None:
-        if turn.world is not None and turn.world.settled:
-            self._settled.set()
-        for entry in turn.entries:
-            if entry.action == "health" and entry.data.get("new") == Health.UP:
-                self._first_canary(entry.subject)
-            elif entry.action in ("paused", "resumed", "isolated", "reconnected"):
-                self._courier.poke()
-                self._publisher.poke()
-
-    def _first_canary(self, name: str) -> None:
-        spec = self._loop.fleet.config.backends.get(name)
-        if spec is not None and spec.health.canary_s is not None:
-            self._pacer.soon(name, Source.CANARY)
+        return await self._assembly.names.reached(f"{base.rstrip('/')}/healthz")
 
     # ── reload and stop ─────────────────────────────────────────────────────────────────────────
 
@@ -361,28 +250,16 @@ class Daemon:
         """Put a new configuration in force; what did not change goes on undisturbed."""
         old = self._config
         self._log.hide([*old.secrets(), *new.secrets()])
-        await self._loop.committed(Reconfigured(new.fleet))
+        await self._assembly.adopt(new)
         self._config = new
         self._web.change_token(new.web.admin_token_sha256)
-        for name, plan in new.plans.items():
-            if old.plans.get(name) != plan:
-                self._pacer.add(name, backends.driver(plan, self._ports))
-                if self._loop.fleet.backends[name].health in ALIVE:
-                    self._first_canary(name)
-        for name in old.plans.keys() - new.plans.keys():
-            self._pacer.remove(name)
-        self._publisher.configure(new.dns)
-        self._controls.configure(new.controls)
-        self._courier.configure(new.alerts)
         if (old.deadman, old.timezone) != (new.deadman, new.timezone):
-            await self._jobs.configure(self._tools(), self._settled.wait())
+            await self._jobs.configure(self._tools(), self._assembly.settled.wait())
 
     async def _end_tasks(self) -> None:
         self._ends.set()
         await self._jobs.stop()
-        await self._controls.close()
-        await self._names.close()
-        await self._publisher.close()
+        await self._assembly.close()
         for task in self._tasks.values():
             task.cancel()
         await asyncio.wait(self._tasks.values(), timeout=STOP_S) if self._tasks else None

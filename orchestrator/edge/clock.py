@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random  # noqa: TID251 - this is the port
 import time  # noqa: TID251 - this is the port
+from collections.abc import Callable
 from typing import Final
 
 BOOTTIME: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -11,25 +12,30 @@ BOOTTIME: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 SystemRandom = random.SystemRandom
 
 
-class SystemClock:
-    """Implements `backends.base.Clock` with the system's clocks.
+class CarriedClock:
+    """Implements `backends.base.Clock` on three readings, in seconds.
 
-    Steady seconds are Unix time at construction carried on by the monotonic clock; `not_before`
-    moves them past what an earlier run stored, should the wall clock have been set back since.
+    Steady seconds are Unix time at construction carried on by `monotonic`; `not_before` moves them
+    past what an earlier run stored, should the wall clock have been set back since. `boot` goes on
+    while the machine is suspended.
     """
 
-    def __init__(self) -> None:
-        self._offset = time.time() - time.monotonic()
+    def __init__(
+        self, monotonic: Callable[[], float], wall: Callable[[], float], boot: Callable[[], float]
+    ) -> None:
+        self._monotonic, self.wall, self.boot = monotonic, wall, boot
+        self._offset = wall() - monotonic()
 
     def not_before(self, at: float) -> None:
         """Make steady seconds start no earlier than `at`; call before anything reads them."""
-        self._offset = max(self._offset, at - time.monotonic())
+        self._offset = max(self._offset, at - self._monotonic())
 
     def steady(self) -> float:
-        return time.monotonic() + self._offset
+        return self._monotonic() + self._offset
 
-    def wall(self) -> float:
-        return time.time()
 
-    def boot(self) -> float:
-        return time.clock_gettime(BOOTTIME)
+class SystemClock(CarriedClock):
+    """The machine's clocks."""
+
+    def __init__(self) -> None:
+        super().__init__(time.monotonic, time.time, lambda: time.clock_gettime(BOOTTIME))

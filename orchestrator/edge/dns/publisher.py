@@ -19,8 +19,8 @@ log = structlog.get_logger("dns")
 class Publisher:
     """Keeps services' DNS names.
 
-    `fleet` gives the state; `shadow`: it never writes. `report` returns once the loop has committed
-    an event.
+    `fleet` gives the state; in the shadow it never writes. `report` returns once the loop has
+    committed an event. `provider` opens what a service's settings name.
     """
 
     def __init__(
@@ -30,10 +30,10 @@ class Publisher:
         report: Callable[[DnsEvent], Awaitable[object]],
         clock: Clock,
         random: Random,
-        shadow: bool,
+        provider: Callable[[DnsSettings], Provider] = open_provider,
     ) -> None:
         self._fleet, self._report = fleet, report
-        self._clock, self._random, self._shadow = clock, random, shadow
+        self._clock, self._random, self._provider = clock, random, provider
         self._settings: dict[str, DnsSettings] = {}
         self._reconcilers: dict[str, Reconciler] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -68,7 +68,7 @@ class Publisher:
 
     def _open(self, settings: DnsSettings) -> None:
         name = settings.service
-        provider = open_provider(settings)
+        provider = self._provider(settings)
         reconciler = Reconciler(
             settings,
             provider,
@@ -89,7 +89,7 @@ class Publisher:
         def state() -> tuple[ServiceState | None, bool]:
             fleet = self._fleet()
             world = fleet.world
-            frozen = self._shadow or world.paused_since is not None
+            frozen = fleet.config.shadow or world.paused_since is not None
             return fleet.services.get(name), frozen or world.isolated_since is not None
 
         return state

@@ -1,0 +1,218 @@
+"""The working parts and how they hang together, wherever they run.
+
+Everything here takes its world as ports: the daemon hands in the machine's (`main`), the simulator
+one in virtual time. So what is simulated is what runs, wiring included.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Coroutine as Work
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import structlog
+
+import backends
+from backends.base import Children, Clock, Http, Plan, Ports, Random
+from orchestrator.core.events import (
+    AskControls,
+    CanarySoon,
+    CheckName,
+    Deliver,
+    ProbeSoon,
+    Reconcile,
+    Reconfigured,
+    Turn,
+)
+from orchestrator.core.fleet import resumed
+from orchestrator.core.health import ALIVE, next_canary_s, next_probe_s
+from orchestrator.core.model import FleetConfig, Health, Now, Source
+from orchestrator.edge.alerts import AlertSettings, Courier
+from orchestrator.edge.controls import Controls
+from orchestrator.edge.dns import open_provider
+from orchestrator.edge.dns.base import DnsSettings, Provider
+from orchestrator.edge.dns.publisher import Publisher
+from orchestrator.edge.names import Names
+from orchestrator.edge.pacer import Pacer
+from orchestrator.edge.store import Saved, Store
+from orchestrator.errors import AionError
+from orchestrator.loop import Loop
+
+FLUSH_S = 1.5
+
+log = structlog.get_logger()
+
+
+class Wanted(Protocol):
+    """What of the configuration the working parts need."""
+
+    @property
+    def fleet(self) -> FleetConfig: ...
+
+    @property
+    def plans(self) -> Mapping[str, Plan]: ...
+
+    @property
+    def dns(self) -> Sequence[DnsSettings]: ...
+
+    @property
+    def alerts(self) -> AlertSettings: ...
+
+    @property
+    def controls(self) -> Sequence[str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """The world as the working parts touch it."""
+
+    http: Http
+    clock: Clock
+    random: Random
+    children: Children
+    provider: Callable[[DnsSettings], Provider] = open_provider
+
+
+class Assembly:
+    """The loop and everything that feeds it and carries out what it decides.
+
+    `saved` is what `store` held when it was opened. `works` are the tasks to run; `settled` is set
+    once everything was looked at since the start.
+    """
+
+    def __init__(self, wanted: Wanted, saved: Saved, store: Store, outside: Outside) -> None:
+        clock, random, http = outside.clock, outside.random, outside.http
+        fleet = resumed(
+            wanted.fleet,
+            Now(clock.steady(), clock.wall()),
+            world=saved.world,
+            backends=saved.backends,
+            services=saved.services,
+            incidents=saved.incidents,
+            outbox=saved.outbox,
+        )
+        self.settled = asyncio.Event()
+        self.loop = loop = Loop(fleet, clock=clock, store=store)
+        self._wanted, self._store, self._clock = wanted, store, clock
+        self._ports = Ports(http=http, clock=clock, random=random)
+        self.pacer = Pacer(
+            interval_s=self._interval_s,
+            limit_s=self._limit_s,
+            report=loop.report,
+            clock=clock,
+            random=random,
+        )
+        self._controls = Controls(wanted.controls, http=http, clock=clock, report=loop.report)
+        self.publisher = Publisher(
+            fleet=lambda: loop.fleet,
+            report=loop.committed,
+            clock=clock,
+            random=random,
+            provider=outside.provider,
+        )
+        self.names = Names(http=http, address_of=self.publisher.address_of, report=loop.report)
+        self._courier = Courier(
+            wanted.alerts,
+            outbox=lambda: loop.fleet.outbox,
+            held=lambda: loop.fleet.world.isolated_since is not None,
+            report=loop.report,
+            children=outside.children,
+            clock=clock,
+            random=random,
+            told=[one.subject for one in fleet.incidents.values() if one.kind == "alerts_down"],
+        )
+        self._wire(loop)
+
+    def _wire(self, loop: Loop) -> None:
+        """Say who carries out which effect."""
+        loop.on(ProbeSoon, lambda effect: self.pacer.soon(effect.backend))
+        loop.on(CanarySoon, lambda effect: self.pacer.soon(effect.backend, Source.CANARY))
+        loop.on(AskControls, lambda _: self._controls.ask())
+        loop.on(CheckName, lambda effect: self.names.check(effect.service))
+        loop.on(Deliver, lambda _: self._courier.poke())
+        loop.on(Reconcile, lambda effect: self.publisher.poke(effect.service))
+        loop.subscribe(self._turned)
+
+    def works(self) -> Iterator[tuple[str, Work[Any, Any, None]]]:
+        """Give what must run, by name, until it is cancelled; none of it ends by itself."""
+        yield "loop", self.loop.run()
+        yield "tick", self.loop.tick()
+        yield "pacer", self.pacer.run()
+        yield "courier", self._courier.run()
+        yield "flush", self._flush()
+
+    def begin(self) -> None:
+        """Look at every backend and keep every name from now on."""
+        for plan in self._wanted.plans.values():
+            self.pacer.add(plan.backend.name, backends.driver(plan, self._ports))
+        self.publisher.configure(self._wanted.dns)
+
+    async def adopt(self, new: Wanted) -> None:
+        """Put a new configuration in force; what did not change goes on undisturbed.
+
+        Raises `StoreError` if it cannot be stored; then the old one stays in force.
+        """
+        old = self._wanted
+        await self.loop.committed(Reconfigured(new.fleet))
+        self._wanted = new
+        for name, plan in new.plans.items():
+            if old.plans.get(name) != plan:
+                self.pacer.add(name, backends.driver(plan, self._ports))
+                if self.loop.fleet.backends[name].health in ALIVE:
+                    self._first_canary(name)
+        for name in old.plans.keys() - new.plans.keys():
+            self.pacer.remove(name)
+        self.publisher.configure(new.dns)
+        self._controls.configure(new.controls)
+        self._courier.configure(new.alerts)
+
+    async def close(self) -> None:
+        """Give up what is under way outside of `works`."""
+        await self._controls.close()
+        await self.names.close()
+        await self.publisher.close()
+
+    # ── while it runs ───────────────────────────────────────────────────────────────────────────
+
+    def _interval_s(self, name: str, source: Source) -> float | None:
+        fleet = self.loop.fleet
+        state, spec = fleet.backends.get(name), fleet.config.backends.get(name)
+        if state is None or spec is None:
+            return None
+        at = self._clock.steady()
+        if source is Source.CANARY:
+            return next_canary_s(state, spec.health, at)
+        isolated = spec.remote and fleet.world.isolated_since is not None
+        return next_probe_s(state, spec.health, at, isolated=isolated)
+
+    def _limit_s(self, name: str, source: Source) -> float:
+        spec = self.loop.fleet.config.backends.get(name)
+        if spec is None:
+            return 1.0
+        canary = source is Source.CANARY
+        return spec.health.canary_timeout_s if canary else spec.health.timeout_s
+
+    async def _flush(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            try:
+                await self._store.flush()
+            except AionError as error:  # statistics wait in memory; what is decided is told of
+                log.warning("flush_failed", problem=str(error))
+
+    def _turned(self, turn: Turn) -> None:
+        if turn.world is not None and turn.world.settled:
+            self.settled.set()
+        for entry in turn.entries:
+            if entry.action == "health" and entry.data.get("new") == Health.UP:
+                self._first_canary(entry.subject)
+            elif entry.action in ("paused", "resumed", "isolated", "reconnected"):
+                self._courier.poke()
+                self.publisher.poke()
+
+    def _first_canary(self, name: str) -> None:
+        spec = self.loop.fleet.config.backends.get(name)
+        if spec is not None and spec.health.canary_s is not None:
+            self.pacer.soon(name, Source.CANARY)
