@@ -20,6 +20,8 @@ from typing import Self
 import httpx
 from dnslib import DNSRecord
 
+from tests.e2e.toxics import Proxy
+
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "admin-token-for-e2e-0123456789abcdefghijklmnop"
 NAME = "ai.example.org"
@@ -298,6 +300,17 @@ class World:
 
     def stop_backend(self, name: str) -> None:
         self.backends[name][0].kill()
+
+    def proxy(self, port: int) -> Proxy:
+        made = Proxy(port)
+        self._others.append(made)
+        return made
+
+    def behind(self, name: str) -> Proxy:
+        """Put a proxy before a backend, which the daemon then knows by the proxy's address."""
+        made = self.proxy(self.backends[name][1])
+        self.tables[f"backends.{name}"]["url"] = f"http://127.0.0.1:{made.port}"
+        return made
 
     def listen(self, path: str = "/discovery/chat/events") -> Listener:
         made = Listener(self.port, path)
