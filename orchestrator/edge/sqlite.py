@@ -25,6 +25,7 @@ from orchestrator.errors import StoreError, StoreFull
 
 BALLAST_BYTES = 1 << 20
 BUSY_S = 5.0
+_INCREMENTAL = 2  # https://www.sqlite.org/pragma.html#pragma_auto_vacuum
 WAL_PAGES = 256  # checkpoint after 1 MB, so that a full disk finds a small log
 
 # https://www.sqlite.org/rescode.html
@@ -92,7 +93,10 @@ def engine_for(url: str) -> Engine:
 
 def _set_up(connection: Any, _record: Any) -> None:
     with closing(connection.cursor()) as cursor:
-        cursor.execute("PRAGMA auto_vacuum=INCREMENTAL")  # heeded only while there is no table yet
+        # Heeded only while there is no table yet. Said again it would write, for which a full disk
+        # may have no room, and reading is all that a start needs.
+        if cursor.execute("PRAGMA auto_vacuum").fetchone() != (_INCREMENTAL,):
+            cursor.execute("PRAGMA auto_vacuum=INCREMENTAL")
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute("PRAGMA foreign_keys=ON")

@@ -121,6 +121,23 @@ def test_a_daemon_starts_on_a_full_disk_if_it_left_its_ballast_there(tmp_path):
         asyncio.run(go(tmp_path / "small"))
 
 
+def test_to_open_a_database_nothing_is_written_for_there_may_be_no_room(database, using):
+    async def nothing(_store, _saved):
+        pass
+
+    using(database, nothing)
+    before = database.read_bytes()
+
+    async def go() -> None:
+        store = opened(database, create=False)
+        await store.load()
+        assert database.with_name("aion.db-wal").stat().st_size == 0
+        await store.close()
+
+    asyncio.run(go())
+    assert database.read_bytes() == before
+
+
 def test_a_new_database_on_a_full_disk_is_refused_in_one_line(tmp_path):
     with file_system(tmp_path / "small", "size=64k"):
         fill(tmp_path / "small")
