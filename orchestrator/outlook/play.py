@@ -1,0 +1,278 @@
+"""One possible month: lives and outages are drawn, the rules react, the human answers.
+
+What happened is told as plain records to everyone who wants to keep books of it: see `Ledger`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import partial
+from typing import Protocol
+
+from orchestrator.core.configuring import resumed
+from orchestrator.core.events import Turn
+from orchestrator.core.model import AlertPolicy, FleetConfig, Notice, NoticeKind, Now
+from orchestrator.outlook.lives import Death, End, Fate, Habits
+from orchestrator.outlook.person import LEISURE_S, Person
+from orchestrator.outlook.scene import Chance, Watcher
+from orchestrator.outlook.stage import SETTLED_S, Stage
+
+CALM_S = 3700.0  # before the first day: the preferred serves, and its own start limits no move
+NEVER_S = 1e12  # reminders repeat what was said; nobody here needs that
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """One life of a backend, from its first answer to its end. Times are Unix seconds."""
+
+    backend: str
+    began: float
+    ended: float
+    why: End
+
+
+class Cover(StrEnum):
+    """How a service fared for a while, as its users saw it.
+
+    UNNOTICED: the one that serves is dead, and another one lives: not moved yet. BY_HAND: nobody
+    lives, and somebody waits to be started by a human. OUTAGE: nobody lives, nobody can help.
+    """
+
+    SERVED = "served"
+    UNNOTICED = "unnoticed"
+    BY_HAND = "by_hand"
+    OUTAGE = "outage"
+
+
+@dataclass(frozen=True, slots=True)
+class Stint:
+    """A while in which nothing changed for a service. `missing`: who waits for the human."""
+
+    service: str
+    backend: str | None
+    began: float
+    ended: float
+    cover: Cover
+    missing: tuple[str, ...] = ()
+
+
+class Kind(StrEnum):
+    """What sort of move. FORCED: the old one died. VOLUNTARY: a better one was well again.
+
+    LOST: nobody could take over. FOUND: after that somebody could.
+    """
+
+    FORCED = "forced"
+    VOLUNTARY = "voluntary"
+    LOST = "lost"
+    FOUND = "found"
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One new assignment of a service."""
+
+    service: str
+    old: str | None
+    new: str | None
+    at: float
+    kind: Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """The human was asked to start a backend; `urgent`: nothing as cheap serves."""
+
+    backend: str
+    service: str | None
+    at: float
+    urgent: bool
+    asleep: bool
+
+
+Record = Life | Stint | Move | Ask
+
+
+class Ledger(Protocol):
+    """Keeps books of a play: is told each record once it is complete, in order of its end.
+
+    Figures are one; meters and costs of a month can be others.
+    """
+
+    def note(self, record: Record) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """What is played: the operator's fleet, how its backends live, who answers, and for how long.
+
+    `begins` in Unix seconds. Backends without habits never die: those that cannot serve anyway.
+    """
+
+    config: FleetConfig
+    habits: Mapping[str, Habits]
+    person: Person
+    begins: float
+    lasts_s: float
+
+
+def play(plot: Plot, chance: Chance, ledgers: Sequence[Ledger]) -> None:
+    """Play it once, and have everything noted."""
+    config = replace(
+        plot.config,
+        services={k: replace(v, dns=None) for k, v in plot.config.services.items()},
+        alerts=AlertPolicy(NEVER_S, NEVER_S),
+        shadow=False,
+    )
+    start = plot.begins - CALM_S - SETTLED_S
+    fleet = resumed(config, Now(start, start))
+    stage = Stage(fleet, at=start, wall=start, chance=chance)
+    stage.begin()
+    stage.advance(stage.at + CALM_S)
+    run = _Run(plot, stage, ledgers)
+    stage.watchers.append(run)
+    run.begin()
+    stage.advance(plot.begins + plot.lasts_s)
+    run.end()
+
+
+class _Run(Watcher):
+    """The truth of one play, and what is noted of it."""
+
+    def __init__(self, plot: Plot, stage: Stage, ledgers: Sequence[Ledger]) -> None:
+        self._plot, self._stage, self._ledgers = plot, stage, ledgers
+        self._fates = {
+            name: Fate(habits, stage.chance, plot.person.zone)
+            for name, habits in plot.habits.items()
+        }
+        self._born: dict[str, float] = {}
+        self._booting: set[str] = set()
+        self._stints: dict[str, Stint] = {}
+        self._moves: dict[str, tuple[float, ...]] = {}
+
+    def begin(self) -> None:
+        """Give everybody a life that has begun some time ago."""
+        for name, fate in self._fates.items():
+            self._live(name, fate.first_age_s())
+        self._mark()
+
+    def end(self) -> None:
+        """Note what is still under way."""
+        now = self._stage.wall
+        for name, began in self._born.items():
+            self._note(Life(name, began, now, End.OVER))
+        for stint in self._stints.values():
+            self._note(replace(stint, ended=now))
+
+    def _note(self, record: Record) -> None:
+        for ledger in self._ledgers:
+            ledger.note(record)
+
+    # ── living and dying ────────────────────────────────────────────────────────────────────────
+
+    def _live(self, name: str, age_s: float = 0.0) -> None:
+        now = self._stage.wall
+        self._born[name] = now
+        death = self._fates[name].death(now, age_s)
+        self._stage.schedule(death.at, partial(self._die, name, death))
+
+    def _die(self, name: str, death: Death) -> None:
+        self._note(Life(name, self._born.pop(name), death.at, death.why))
+        self._stage.kill(name, death.way)
+        fate = self._fates[name]
+        if not fate.habits.by_hand:
+            self._stage.schedule(fate.back(death.at), partial(self._return, name))
+        self._mark()
+
+    def _return(self, name: str) -> None:
+        self._booting.discard(name)
+        self._stage.revive(name)
+        self._live(name)
+        self._mark()
+
+    # ── the human ───────────────────────────────────────────────────────────────────────────────
+
+    def told(self, notices: Sequence[Notice]) -> None:
+        """Have the human read what was sent."""
+        for notice in notices:
+            if notice.kind is not NoticeKind.OPENED:
+                continue
+            name = notice.params.get("backend", "")
+            if notice.topic == "restart_needed":
+                self._ask(name, notice.subject)
+            elif notice.topic == "backend_down" and self._by_hand(name):
+                self._ask(name, None)
+
+    def _by_hand(self, name: str) -> bool:
+        return name in self._fates and self._fates[name].habits.by_hand
+
+    def _ask(self, name: str, service: str | None) -> None:
+        now, person = self._stage.wall, self._plot.person
+        urgent = service is not None
+        asleep = person.wakes_at(now) is not None
+        self._note(Ask(name, service, now, urgent, asleep))
+        if service is not None:
+            at = person.answers_at(now, self._stage.chance)
+            self._stage.schedule(at, partial(self._answer, service))
+        else:
+            at = person.answers_at(now, self._stage.chance, median_s=LEISURE_S)
+            self._stage.schedule(at, partial(self._start, name))
+
+    def _answer(self, service: str) -> None:
+        """Start what is asked for by now, if anything still is."""
+        incident = self._stage.fleet.incidents.get(f"restart_needed:{service}")
+        if incident is not None:
+            self._start(incident.params["backend"])
+
+    def _start(self, name: str) -> None:
+        if name in self._born or name in self._booting or not self._by_hand(name):
+            return
+        self._booting.add(name)
+        at = self._fates[name].booted(self._stage.wall)
+        self._stage.schedule(at, partial(self._return, name))
+
+    # ── keeping books ───────────────────────────────────────────────────────────────────────────
+
+    def turned(self, turn: Turn) -> None:
+        """Note the moves of a turn, and who is served now."""
+        assigned = [entry for entry in turn.entries if entry.action == "assigned"]
+        for entry in assigned:
+            name, old, new = entry.subject, entry.data["old"] or None, entry.data["new"] or None
+            moves = self._stage.fleet.services[name].moves
+            voluntary = bool(moves) and moves[-1] == self._stage.at
+            kind = Kind.VOLUNTARY if voluntary else _kind(old, new)
+            self._note(Move(name, old, new, self._stage.wall, kind))
+        if assigned:
+            self._mark()
+
+    def _mark(self) -> None:
+        """Begin a new stint for every service that fares differently now."""
+        now = self._stage.wall
+        for name, state in self._stage.fleet.services.items():
+            cover, missing = self._cover(name, state.active)
+            before = self._stints.get(name)
+            if before is not None:
+                if (before.backend, before.cover, before.missing) == (state.active, cover, missing):
+                    continue
+                self._note(replace(before, ended=now))
+            self._stints[name] = Stint(name, state.active, now, now, cover, missing)
+
+    def _cover(self, service: str, active: str | None) -> tuple[Cover, tuple[str, ...]]:
+        dead, config = self._stage.dead, self._stage.fleet.config
+        if active is not None and active not in dead:
+            return Cover.SERVED, ()
+        pool = [
+            name for name in config.services[service].backends if config.backends[name].assignable
+        ]
+        if any(name not in dead for name in pool):
+            return Cover.UNNOTICED, ()
+        missing = tuple(name for name in pool if self._by_hand(name) and name not in self._booting)
+        return (Cover.BY_HAND, missing) if missing else (Cover.OUTAGE, ())
+
+
+def _kind(old: str | None, new: str | None) -> Kind:
+    if new is None:
+        return Kind.LOST
+    return Kind.FOUND if old is None else Kind.FORCED
