@@ -6,6 +6,7 @@ when it is asked for.
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
@@ -189,6 +190,8 @@ class Metrics(Collector):
         yield GaugeMetricFamily("aion_last_turn_seconds", "Since the last turn", value=since_turn)
         waiting = self._loop.waiting
         yield GaugeMetricFamily("aion_inbox_depth", "Events waiting", value=waiting)
+        tasks = len(asyncio.all_tasks())
+        yield GaugeMetricFamily("aion_tasks", "Tasks on the event loop", value=tasks)
         yield self._turn_s.family("aion_turn_seconds", "Time a turn of the loop took")
         yield self._commit_s.family("aion_commit_seconds", "Time a commit took")
 

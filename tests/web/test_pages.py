@@ -135,6 +135,24 @@ def test_metrics_need_the_token_or_a_listener_of_their_own():
     run(test, metrics=("127.0.0.1", 0))
 
 
+def test_metrics_count_the_tasks_on_the_event_loop():
+    async def test(site: Site) -> None:
+        async def tasks() -> float:
+            text = (await site.admin.get("/metrics")).text
+            (line,) = [line for line in text.splitlines() if line.startswith("aion_tasks ")]
+            return float(line.split(" ")[1])
+
+        before = await tasks()
+        made = [asyncio.create_task(asyncio.Event().wait()) for _ in range(50)]
+        assert before + 40 <= await tasks() <= before + 60  # some are the requests' own
+        for task in made:
+            task.cancel()
+        await asyncio.gather(*made, return_exceptions=True)
+        assert await tasks() <= before + 10
+
+    run(test)
+
+
 def test_a_port_in_use_is_one_clear_line():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
