@@ -10,6 +10,7 @@ from typing import Final
 BOOTTIME: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 SystemRandom = random.SystemRandom
+SeededRandom = random.Random  # the same numbers again for the same seed
 
 
 class CarriedClock:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import ConfigError
-from orchestrator.settings.build import build
+from orchestrator.settings.build import build, database, fleet
 from orchestrator.settings.carriers import Config, signed, with_admin_token
 from orchestrator.settings.checks import check
 from orchestrator.settings.credentials import Sources, ensure_admin_token
@@ -26,9 +26,11 @@ __all__ = [
     "Config",
     "Difference",
     "Reading",
+    "database",
     "diff",
     "ensure_admin_token",
     "find_path",
+    "fleet",
     "load",
     "report",
     "signed",

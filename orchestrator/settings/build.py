@@ -43,18 +43,10 @@ def build(reading: Reading, environ: Mapping[str, str]) -> Config:
     settings = reading.settings
     state = state_dir(environ)
     plans = {name: _plan(reading, name) for name in settings.backends}
-    backends = {name: plan.backend for name, plan in plans.items()}
     server = settings.server
     token = reading.secrets.get(("server", "admin_token"))
     return Config(
-        fleet=FleetConfig(
-            backends=backends,
-            services=_services(settings, backends),
-            alerts=AlertPolicy(settings.alerts.remind_every, settings.alerts.escalate_after),
-            instance=settings.instance,
-            controls=len(settings.health.controls),
-            interval_s=settings.health.interval,
-        ),
+        fleet=fleet(reading),
         plans=plans,
         dns=_dns(reading),
         alerts=_alerts(reading),
@@ -70,7 +62,7 @@ def build(reading: Reading, environ: Mapping[str, str]) -> Config:
             body_limit=server.body_limit,
             language=settings.language,
         ),
-        database=f"sqlite:///{state / server.database.removeprefix('sqlite:///')}",
+        database=database(reading, environ),
         state_dir=state,
         path=reading.document.path,
         timezone=settings.timezone,
@@ -78,11 +70,31 @@ def build(reading: Reading, environ: Mapping[str, str]) -> Config:
     )
 
 
-def _plan(reading: Reading, name: str) -> Plan:
+def fleet(reading: Reading) -> FleetConfig:
+    """Give what the core decides by. It needs no secrets, so missing ones are no hindrance."""
+    settings = reading.settings
+    backends = {name: _backend(reading, name) for name in settings.backends}
+    return FleetConfig(
+        backends=backends,
+        services=_services(settings, backends),
+        alerts=AlertPolicy(settings.alerts.remind_every, settings.alerts.escalate_after),
+        instance=settings.instance,
+        controls=len(settings.health.controls),
+        interval_s=settings.health.interval,
+    )
+
+
+def database(reading: Reading, environ: Mapping[str, str]) -> str:
+    """Give the database as an absolute sqlite:/// URL."""
+    name = reading.settings.server.database.removeprefix("sqlite:///")
+    return f"sqlite:///{state_dir(environ) / name}"
+
+
+def _backend(reading: Reading, name: str) -> Backend:
     given = reading.settings.backends[name]
     url = url_of(reading, name)
     hidden = given.kind == dnschecks.API_KIND
-    backend = Backend(
+    return Backend(
         name=name,
         kind=given.kind,
         engine=given.engine,
@@ -98,13 +110,17 @@ def _plan(reading: Reading, name: str) -> Plan:
         drain_margin_s=given.drain_margin,
         health=policy(reading.settings, given, url),
     )
+
+
+def _plan(reading: Reading, name: str) -> Plan:
     start: Path = ("backends", name)
     secrets = {
         ".".join(str(part) for part in path[2:]): value
         for path, value in reading.secrets.items()
         if path[:2] == start
     }
-    return Plan(backend, reading.options[name], dict(given.models), secrets)
+    models = dict(reading.settings.backends[name].models)
+    return Plan(_backend(reading, name), reading.options[name], models, secrets)
 
 
 def _services(settings: schema.Settings, backends: Mapping[str, Backend]) -> dict[str, Service]:
