@@ -3,6 +3,8 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 TEST ?=
+MINUTES ?= 10
+SEED ?= 1
 
 # Wheels only: building a source distribution would fetch build tools that no hash covers.
 PIP := $(PY) -m pip --disable-pip-version-check install -qq --require-hashes --only-binary=:all:
@@ -10,7 +12,7 @@ SELF := $(PY) -m pip --disable-pip-version-check install -qq --no-deps --no-buil
 CODE := orchestrator backends jobs tests $(wildcard benchmarks)
 LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet
 
-.PHONY: help setup runtime run test unit lint bench lock clean
+.PHONY: help setup runtime run test unit lint bench soak lock clean
 .DEFAULT_GOAL := help
 
 help: ## say what there is
@@ -46,6 +48,9 @@ lint: $(VENV)/.dev ## lint, format, types, layers
 
 bench: $(VENV)/.dev ## measure speed and memory, and print the table
 	$(PY) -m benchmarks
+
+soak: $(VENV)/.dev ## kill, freeze and cut off for MINUTES=10 and see that it holds; SEED=1
+	$(PY) -m tests.e2e.soak --minutes $(MINUTES) --seed $(SEED)
 
 lock: ## compute both lock files anew (needs uv)
 	@command -v uv >/dev/null || { echo 'make lock needs uv: pip install uv' >&2; exit 1; }
