@@ -87,8 +87,11 @@ class Hands:
             return  # once the network is back
         quiet = self._quiet_until(stage.wall)
         due = [one for one in stage.fleet.outbox.values() if quiet is None or _rings(one)]
-        if quiet is not None and len(due) < len(stage.fleet.outbox):
+        waiting = len(stage.fleet.outbox) - len(due)
+        if quiet is not None and waiting:
             stage.schedule(stage.at + quiet - stage.wall, self.deliver)
+            messages = "1 message waits" if waiting == 1 else f"{waiting} messages wait"
+            self._did("", f"{messages} for the end of the quiet hours")
         if not due:
             return
         for watcher in stage.watchers:

@@ -10,7 +10,8 @@ from orchestrator.outlook.scene import Scene, Way
 
 ANSWER_S = 0.05  # of a probe that is answered, or refused
 COMPLETION_S = 1.0  # of a canary
-CANARIES_APART_S = 10.0  # as edge.pacer has it
+CANARIES_APART_S = 10.0  # as edge.pacer has it, and the next
+NEEDLESS_S = 1.0
 
 Key = tuple[str, Source]
 
@@ -23,6 +24,7 @@ class Looks:
         self._due: dict[Key, float] = {}
         self._running: set[Key] = set()
         self._again: set[Key] = set()
+        self._wanted: set[Key] = set()  # asked for, so not put off
         # Looks at these change nothing until the truth does; how long one takes.
         self._asleep: dict[str, float] = {}
 
@@ -38,6 +40,7 @@ class Looks:
             self._again.add(key)
         else:
             self._asleep.pop(name, None)
+            self._wanted.add(key)
             self._plan(key, 0.0)
 
     def first_canary(self, name: str) -> None:
@@ -67,6 +70,9 @@ class Looks:
         if self._due.get(key) != due:
             return  # it was planned anew
         del self._due[key]
+        if key not in self._wanted and key[1] is Source.CANARY and not self._called_for(key):
+            return
+        self._wanted.discard(key)
         self._running.add(key)
         began_at = self._stage.at
         seen, took_s = self._see(*key)
@@ -109,13 +115,22 @@ class Looks:
         return rules.next_probe_s(state, spec.health, stage.at, isolated=isolated)
 
     def _next_canary(self, key: Key) -> None:
+        wait_s = self._canary_s(key)
+        if wait_s is not None and self._stage.dense:
+            wait_s = max(wait_s, CANARIES_APART_S)
+            self._plan(key, wait_s * self._stage.chance.uniform(1 - JITTER, 1 + JITTER))
+
+    def _called_for(self, key: Key) -> bool:
+        """Put a canary off that something has made needless since it was planned."""
+        wait_s = self._canary_s(key)
+        if wait_s is not None and wait_s > NEEDLESS_S:
+            self._plan(key, wait_s)
+        return wait_s is not None and wait_s <= NEEDLESS_S
+
+    def _canary_s(self, key: Key) -> float | None:
         fleet = self._stage.fleet
         spec, state = fleet.config.backends[key[0]], fleet.backends[key[0]]
-        wait_s = rules.next_canary_s(state, spec.health, self._stage.at)
-        if wait_s is None or not self._stage.dense:
-            return
-        wait_s = max(wait_s, CANARIES_APART_S)
-        self._plan(key, wait_s * self._stage.chance.uniform(1 - JITTER, 1 + JITTER))
+        return rules.next_canary_s(state, spec.health, self._stage.at)
 
     def _needless(self, name: str) -> bool:
         """Say whether this backend is what it is believed to be, so that looks change nothing."""

@@ -5,7 +5,7 @@ What happened is told as plain records to everyone who wants to keep books of it
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
@@ -138,6 +138,46 @@ def play(plot: Plot, chance: Chance, ledgers: Sequence[Ledger]) -> None:
     run.end()
 
 
+class Stints:
+    """Cuts each service's time into stints. `waits(name)`: only a human can end that death."""
+
+    def __init__(
+        self, stage: Stage, note: Callable[[Stint], None], waits: Callable[[str], bool]
+    ) -> None:
+        self._stage, self._note, self._waits = stage, note, waits
+        self._open: dict[str, Stint] = {}
+
+    def mark(self) -> None:
+        """Begin a new stint for every service that fares differently now."""
+        now = self._stage.wall
+        for name, state in self._stage.fleet.services.items():
+            cover, missing = self._cover(name, state.active)
+            before = self._open.get(name)
+            if before is not None:
+                if (before.backend, before.cover, before.missing) == (state.active, cover, missing):
+                    continue
+                self._note(replace(before, ended=now))
+            self._open[name] = Stint(name, state.active, now, now, cover, missing)
+
+    def end(self) -> None:
+        """Note what is still under way."""
+        for stint in self._open.values():
+            self._note(replace(stint, ended=self._stage.wall))
+        self._open.clear()
+
+    def _cover(self, service: str, active: str | None) -> tuple[Cover, tuple[str, ...]]:
+        dead, config = self._stage.dead, self._stage.fleet.config
+        if active is not None and active not in dead:
+            return Cover.SERVED, ()
+        pool = [
+            name for name in config.services[service].backends if config.backends[name].assignable
+        ]
+        if any(name not in dead for name in pool):
+            return Cover.UNNOTICED, ()
+        missing = tuple(filter(self._waits, pool))
+        return (Cover.BY_HAND, missing) if missing else (Cover.OUTAGE, ())
+
+
 class _Run(Watcher):
     """The truth of one play, and what is noted of it."""
 
@@ -149,22 +189,22 @@ class _Run(Watcher):
         }
         self._born: dict[str, float] = {}
         self._booting: set[str] = set()
-        self._stints: dict[str, Stint] = {}
-        self._moves: dict[str, tuple[float, ...]] = {}
+        self._stints = Stints(
+            stage, self._note, lambda name: self._by_hand(name) and name not in self._booting
+        )
 
     def begin(self) -> None:
         """Give everybody a life that has begun some time ago."""
         for name, fate in self._fates.items():
             self._live(name, fate.first_age_s())
-        self._mark()
+        self._stints.mark()
 
     def end(self) -> None:
         """Note what is still under way."""
         now = self._stage.wall
         for name, began in self._born.items():
             self._note(Life(name, began, now, End.OVER))
-        for stint in self._stints.values():
-            self._note(replace(stint, ended=now))
+        self._stints.end()
 
     def _note(self, record: Record) -> None:
         for ledger in self._ledgers:
@@ -184,13 +224,13 @@ class _Run(Watcher):
         fate = self._fates[name]
         if not fate.habits.by_hand:
             self._stage.schedule(fate.back(death.at), partial(self._return, name))
-        self._mark()
+        self._stints.mark()
 
     def _return(self, name: str) -> None:
         self._booting.discard(name)
         self._stage.revive(name)
         self._live(name)
-        self._mark()
+        self._stints.mark()
 
     # ── the human ───────────────────────────────────────────────────────────────────────────────
 
@@ -245,31 +285,7 @@ class _Run(Watcher):
             kind = Kind.VOLUNTARY if voluntary else _kind(old, new)
             self._note(Move(name, old, new, self._stage.wall, kind))
         if assigned:
-            self._mark()
-
-    def _mark(self) -> None:
-        """Begin a new stint for every service that fares differently now."""
-        now = self._stage.wall
-        for name, state in self._stage.fleet.services.items():
-            cover, missing = self._cover(name, state.active)
-            before = self._stints.get(name)
-            if before is not None:
-                if (before.backend, before.cover, before.missing) == (state.active, cover, missing):
-                    continue
-                self._note(replace(before, ended=now))
-            self._stints[name] = Stint(name, state.active, now, now, cover, missing)
-
-    def _cover(self, service: str, active: str | None) -> tuple[Cover, tuple[str, ...]]:
-        dead, config = self._stage.dead, self._stage.fleet.config
-        if active is not None and active not in dead:
-            return Cover.SERVED, ()
-        pool = [
-            name for name in config.services[service].backends if config.backends[name].assignable
-        ]
-        if any(name not in dead for name in pool):
-            return Cover.UNNOTICED, ()
-        missing = tuple(name for name in pool if self._by_hand(name) and name not in self._booting)
-        return (Cover.BY_HAND, missing) if missing else (Cover.OUTAGE, ())
+            self._stints.mark()
 
 
 def _kind(old: str | None, new: str | None) -> Kind:
