@@ -282,6 +282,7 @@ def _os_words(error: BaseException) -> str:
 
 _KIND_WORDS: Final[dict[type[BaseException], str]] = {
     aiohttp.ServerDisconnectedError: "closed the connection without answering",
+    aiohttp.ClientConnectionResetError: "connection reset",  # found out by us, so it has no errno
     aiohttp.InvalidURL: "not a usable address",
     aiohttp.NonHttpUrlClientError: "not a usable address",
 }

@@ -8,6 +8,7 @@ import socket
 import ssl
 import zlib
 
+import aiohttp
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -15,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from orchestrator.edge.clock import SystemClock
-from orchestrator.edge.http import AioHttp
+from orchestrator.edge.http import AioHttp, _words
 from orchestrator.errors import Unreachable
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -464,6 +465,11 @@ def test_an_allowed_address_is_reached():
         asking(answering(OK), client={"allow": lambda _host, address: address == "127.0.0.1"}).body
         == b"ok"
     )
+
+
+def test_a_connection_lost_before_anything_was_written_is_one_that_was_reset():
+    lost = aiohttp.ClientConnectionResetError("Cannot write to closing transport")
+    assert _words(lost, 1.0) == "connection reset"
 
 
 # ── TCP ─────────────────────────────────────────────────────────────────────────────────────────
