@@ -182,7 +182,9 @@ KINDS: dict[str, Phrases] = {
         titles=(N_("The disk is full"),),
         body=(
             N_("{detail}."),
-            N_("Free some space: until then nothing can be recorded, so nothing is moved."),
+            N_(
+                "Free some space: a small reserve is left to record moves; once it is used up, nothing moves."
+            ),
         ),
         over=(N_("There is room on the disk again"),),
     ),
