@@ -344,6 +344,7 @@ def main() -> int:
     parser.add_argument("--slack", type=float, default=5.0, help="seconds more for a busy machine")
     parser.add_argument("--json", action="store_true", help="the report as JSON")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and leave nothing running
     folder = Path(tempfile.mkdtemp(prefix="aion-soak-"))
     with Soak(folder, args.seed, args.minutes, args.slack) as soak:
         soak.run()

@@ -9,6 +9,7 @@ import contextlib
 import os
 import re
 import statistics
+import sys
 import threading
 import time  # noqa: TID251 - what is bounded is real time
 from dataclasses import dataclass, field
@@ -68,8 +69,10 @@ class Found:
     breaches: list[tuple[float, str]] = field(default_factory=list)
 
     def breach(self, what: str) -> None:
+        at = round(time.monotonic() - self.began, 1)
         if len(self.breaches) < BREACHES_KEPT:
-            self.breaches.append((round(time.monotonic() - self.began, 1), what))
+            self.breaches.append((at, what))
+            sys.stderr.write(f"BROKEN at {at} s: {what}\n")
 
 
 class Watch:
