@@ -182,9 +182,7 @@ KINDS: dict[str, Phrases] = {
         titles=(N_("The disk is full"),),
         body=(
             N_("{detail}."),
-            N_(
-                "Free some space: a small reserve is left to record moves; once it is used up, nothing moves."
-            ),
+            N_("Free some space: moves go on from a small reserve, and stop when it is used up."),
         ),
         over=(N_("There is room on the disk again"),),
     ),
