@@ -221,13 +221,13 @@ class Cloudflare:
         self.process = Process(str(ROOT / "tests/standins/cloudflare.py"), *words)
         said = self.process.first_line()
         self.api, self.token, self.dns_port = said["api"], said["token"], said["dns_port"]
-        self._control = f"http://127.0.0.1:{said['port']}/_control"
+        self.control = f"http://127.0.0.1:{said['port']}/_control"
 
     def tell(self, **wish) -> dict:
-        return httpx.post(self._control, json=wish).json()
+        return httpx.post(self.control, json=wish).json()
 
     def seen(self) -> dict:
-        return httpx.get(self._control).json()
+        return httpx.get(self.control).json()
 
     def records(self) -> list[dict]:
         return [record for record in self.seen()["records"] if record["name"] == NAME]
