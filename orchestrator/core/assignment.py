@@ -130,6 +130,7 @@ def assign(
             moves=moves,
             rotation=rotation,
             retry_at=retry_at(draft, service) if to is None else None,
+            review_at=draft.at,  # who is better than this one, and from when, is another question
             publication=replace(state.publication, wanted=wanted, wanted_epoch=epoch),
         ),
         durable=True,
