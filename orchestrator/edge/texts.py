@@ -161,7 +161,7 @@ def _values(params: Mapping[str, str], style: Style, now: float) -> dict[str, st
     values = {name: _clean(str(value)) for name, value in params.items()}
     opened = _number(values.get("since", ""))
     if opened is not None and "lasted" not in values and "lasted_s" not in values:
-        values["lasted"] = str(now - opened)
+        values["lasted"] = f"{now - opened:.3f}"
     for name in tuple(values):
         number = _number(values[name])
         base = name.removesuffix("_s")

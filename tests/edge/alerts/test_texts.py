@@ -90,6 +90,12 @@ def test_one_thread_reads_from_opened_to_closed(kind, title):
     assert render(since, EN).title == title
 
 
+def test_how_long_it_lasted_is_said_in_words_however_odd_the_fraction():
+    told = _notice(NoticeKind.CLOSED, backend="colab", reason="x", since="-7200")
+    told = replace(told, created_at=0.3148913383484)
+    assert render(told, EN).title == "colab is up again, after 2 h"
+
+
 def test_times_are_said_by_the_operators_clock():
     style = Style("en", ZoneInfo("Europe/Lisbon"), wall_offset_s=1_783_000_000.0)
     notice = _notice(topic="service_down", service="chat", reason="x", retry_at="3600")
