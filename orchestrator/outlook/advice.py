@@ -12,6 +12,7 @@ from orchestrator.outlook.summary import MINUTE_S, BackendOutlook, Outlook
 SENTENCES = 3
 MOST = 0.6  # share of the uncovered time that is "most"
 LONGEST_H = 10  # a stretch of the day longer than this is no stretch
+NEARLY = 0.9  # share of the uncovered time that is nearly all
 WORTH_MIN = 1.0  # less than this in the whole time is not worth a sentence
 WORTH_SHARE = 0.1  # of the uncovered time
 
@@ -48,7 +49,7 @@ def _when(outlook: Outlook, total: float) -> str:
     if length > LONGEST_H:
         return ""
     text = (
-        f"{_percent(share)} of the uncovered time falls"
+        f"{_percent(share)} of the uncovered time{_of(outlook)} falls"
         f" between {start:02d}:00 and {(start + length) % 24:02d}:00"
     )
     asleep = sum(one.asleep_min for one in outlook.services)
@@ -78,9 +79,9 @@ def _causes(outlook: Outlook, plot: Plot, total: float, span: str) -> Iterator[t
     awake = covers[Cover.BY_HAND] - asleep
     if asleep >= WORTH_SHARE * total:
         text = (
-            f"One backend more that starts by itself, however slow, would cover up to"
-            f" {_minutes(asleep)} of the {_minutes(total)} in {span}: in these everything waits"
-            " for you to wake."
+            f"One backend more{_of(outlook, 'for')} that starts by itself, however slow, would"
+            f" cover up to {_minutes(asleep)} of the {_minutes(total)} in {span}: in these"
+            " everything waits for you to wake."
         )
         yield asleep, text
     if awake >= WORTH_SHARE * total:
@@ -139,6 +140,14 @@ def _mortal(outlook: Outlook, plot: Plot, span: str) -> Iterator[tuple[float, st
 
 
 # ── words ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def _of(outlook: Outlook, word: str = "of") -> str:
+    """Name the service that nearly all of the uncovered time is of, where there are several."""
+    total = sum(one.uncovered_min.mean for one in outlook.services)
+    worst = max(outlook.services, key=lambda one: one.uncovered_min.mean)
+    alone = len(outlook.services) == 1 or worst.uncovered_min.mean < NEARLY * total
+    return "" if alone else f" {word} {worst.name}"
 
 
 def _waiting(outlook: Outlook) -> list[str]:

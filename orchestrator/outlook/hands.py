@@ -75,8 +75,11 @@ class Hands:
     # ── messages ────────────────────────────────────────────────────────────────────────────────
 
     def deliver(self) -> None:
-        """Send what is in the outbox, after a moment in which more may come."""
-        if not self._delivering and self._stage.fleet.outbox:
+        """Send what is in the outbox, after a moment in which more may come.
+
+        Not where time jumps: there the outbox fills, and messages are read off the turns.
+        """
+        if self._stage.dense and self._stage.fleet.outbox and not self._delivering:
             self._delivering = True
             self._stage.schedule(self._stage.at + GATHER_S, self._send)
 
@@ -90,8 +93,9 @@ class Hands:
         waiting = len(stage.fleet.outbox) - len(due)
         if quiet is not None and waiting:
             stage.schedule(stage.at + quiet - stage.wall, self.deliver)
-            messages = "1 message waits" if waiting == 1 else f"{waiting} messages wait"
-            self._did("", f"{messages} for the end of the quiet hours")
+            held = tuple(one for one in stage.fleet.outbox.values() if not _rings(one))
+            for watcher in stage.watchers:
+                watcher.held(held, quiet)
         if not due:
             return
         for watcher in stage.watchers:

@@ -52,14 +52,14 @@ class Rates:
 #
 # Own hardware: restarts for updates, an engine out of memory, a line that drops: once in ten days,
 # and a service manager or a person has it back within the half hour.
-OWN = Rates(10 * DAY_S, 30 * 60.0, 0.3, 3 * 60.0, "assumed for a machine of one's own")
+OWN = Rates(10 * DAY_S, 30 * 60.0, 0.3, 3 * 60.0, "assumed: own machine")
 # Free notebooks: a tunnel that drops or a kernel that dies once a day. Somebody presses "run all",
 # and the model is loaded after five minutes. Tunnels outlive what is behind them, so they refuse.
-NOTEBOOK = Rates(24 * HOUR_S, 20 * 60.0, 0.2, 5 * 60.0, "assumed for a free notebook")
+NOTEBOOK = Rates(24 * HOUR_S, 20 * 60.0, 0.2, 5 * 60.0, "assumed: free notebook")
 # Rented machines: taken away or restarted twice a week; back once there is capacity again.
-RENTED = Rates(84 * HOUR_S, 30 * 60.0, 0.3, 5 * 60.0, "assumed for a rented machine")
+RENTED = Rates(84 * HOUR_S, 30 * 60.0, 0.3, 5 * 60.0, "assumed: rented machine")
 # A provider's API: an incident every two weeks that lasts an hour, as status pages tell.
-API = Rates(14 * DAY_S, 60 * 60.0, 0.3, 0.0, "assumed for an API")
+API = Rates(14 * DAY_S, 60 * 60.0, 0.3, 0.0, "assumed: API")
 NOTEBOOKS = frozenset({"notebook", "kaggle", "colab"})
 RENTALS = frozenset({"gce", "runpod", "vast", "libcloud"})
 

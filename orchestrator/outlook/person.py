@@ -30,6 +30,15 @@ class Person:
         """Say when the sleep around `wall` ends, in Unix seconds; None: awake."""
         return quiet_until(wall, self.sleep, self.zone)
 
+    def asleep(self, clock: time) -> bool:
+        """Say whether this is asleep at that time of the day."""
+        if self.sleep is None:
+            return False
+        start, end = self.sleep
+        if start < end:
+            return start <= clock < end
+        return clock >= start or clock < end
+
     def answers_at(self, wall: float, chance: Chance, *, median_s: float = ANSWER_S) -> float:
         """Say when something asked for at `wall` is done.
 

@@ -5,7 +5,7 @@ What happened is told as plain records to everyone who wants to keep books of it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
@@ -20,7 +20,7 @@ from orchestrator.outlook.scene import Chance, Watcher
 from orchestrator.outlook.stage import SETTLED_S, Stage
 
 CALM_S = 3700.0  # before the first day: the preferred serves, and its own start limits no move
-NEVER_S = 1e12  # reminders repeat what was said; nobody here needs that
+NEVER_S = 1e12
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +120,7 @@ class Plot:
 
 def play(plot: Plot, chance: Chance, ledgers: Sequence[Ledger]) -> None:
     """Play it once, and have everything noted."""
-    config = replace(
-        plot.config,
-        services={k: replace(v, dns=None) for k, v in plot.config.services.items()},
-        alerts=AlertPolicy(NEVER_S, NEVER_S),
-        shadow=False,
-    )
+    config = _bare(plot.config)
     start = plot.begins - CALM_S - SETTLED_S
     fleet = resumed(config, Now(start, start))
     stage = Stage(fleet, at=start, wall=start, chance=chance)
@@ -136,6 +131,25 @@ def play(plot: Plot, chance: Chance, ledgers: Sequence[Ledger]) -> None:
     run.begin()
     stage.advance(plot.begins + plot.lasts_s)
     run.end()
+
+
+def _bare(config: FleetConfig) -> FleetConfig:
+    """Leave out what costs time and cannot change who serves here.
+
+    Names follow the assignment, reminders repeat what was said, nobody dies half (so canaries tell
+    nothing), and our own network works (so the controls only say so, a fifth of a second later).
+    """
+    return replace(
+        config,
+        backends={
+            name: replace(spec, health=replace(spec.health, canary_s=None))
+            for name, spec in config.backends.items()
+        },
+        services={name: replace(service, dns=None) for name, service in config.services.items()},
+        alerts=AlertPolicy(NEVER_S, NEVER_S),
+        controls=0,
+        shadow=False,
+    )
 
 
 class Stints:
@@ -189,6 +203,7 @@ class _Run(Watcher):
         }
         self._born: dict[str, float] = {}
         self._booting: set[str] = set()
+        self._asked: set[str] = set()  # urgently, since they died
         self._stints = Stints(
             stage, self._note, lambda name: self._by_hand(name) and name not in self._booting
         )
@@ -228,37 +243,42 @@ class _Run(Watcher):
 
     def _return(self, name: str) -> None:
         self._booting.discard(name)
+        self._asked.discard(name)
         self._stage.revive(name)
         self._live(name)
         self._stints.mark()
 
     # ── the human ───────────────────────────────────────────────────────────────────────────────
 
-    def told(self, notices: Sequence[Notice]) -> None:
-        """Have the human read what was sent."""
-        for notice in notices:
-            if notice.kind is not NoticeKind.OPENED:
-                continue
-            name = notice.params.get("backend", "")
+    def _read(self, notices: Iterable[Notice]) -> None:
+        """Have the human read what is sent, the urgent first; each death is counted once."""
+        opened = [notice for notice in notices if notice.kind is NoticeKind.OPENED]
+        for notice in opened:
             if notice.topic == "restart_needed":
-                self._ask(name, notice.subject)
-            elif notice.topic == "backend_down" and self._by_hand(name):
-                self._ask(name, None)
+                self._ask(notice.params["backend"], notice.subject)
+        for notice in opened:
+            name = notice.params.get("backend", "")
+            if notice.topic == "backend_down" and self._by_hand(name) and name not in self._asked:
+                self._tell(name)
 
     def _by_hand(self, name: str) -> bool:
         return name in self._fates and self._fates[name].habits.by_hand
 
-    def _ask(self, name: str, service: str | None) -> None:
+    def _ask(self, name: str, service: str) -> None:
         now, person = self._stage.wall, self._plot.person
-        urgent = service is not None
+        if name not in self._asked:
+            self._asked.add(name)
+            asleep = person.wakes_at(now) is not None
+            self._note(Ask(name, service, now, urgent=True, asleep=asleep))
+        at = person.answers_at(now, self._stage.chance)
+        self._stage.schedule(at, partial(self._answer, service))
+
+    def _tell(self, name: str) -> None:
+        now, person = self._stage.wall, self._plot.person
         asleep = person.wakes_at(now) is not None
-        self._note(Ask(name, service, now, urgent, asleep))
-        if service is not None:
-            at = person.answers_at(now, self._stage.chance)
-            self._stage.schedule(at, partial(self._answer, service))
-        else:
-            at = person.answers_at(now, self._stage.chance, median_s=LEISURE_S)
-            self._stage.schedule(at, partial(self._start, name))
+        self._note(Ask(name, None, now, urgent=False, asleep=asleep))
+        at = person.answers_at(now, self._stage.chance, median_s=LEISURE_S)
+        self._stage.schedule(at, partial(self._start, name))
 
     def _answer(self, service: str) -> None:
         """Start what is asked for by now, if anything still is."""
@@ -276,7 +296,7 @@ class _Run(Watcher):
     # ── keeping books ───────────────────────────────────────────────────────────────────────────
 
     def turned(self, turn: Turn) -> None:
-        """Note the moves of a turn, and who is served now."""
+        """Note the moves of a turn and who is served now, and pass its messages on."""
         assigned = [entry for entry in turn.entries if entry.action == "assigned"]
         for entry in assigned:
             name, old, new = entry.subject, entry.data["old"] or None, entry.data["new"] or None
@@ -286,6 +306,8 @@ class _Run(Watcher):
             self._note(Move(name, old, new, self._stage.wall, kind))
         if assigned:
             self._stints.mark()
+        if turn.notices:
+            self._read(turn.notices.values())
 
 
 def _kind(old: str | None, new: str | None) -> Kind:

@@ -37,6 +37,9 @@ class Watcher:
     def told(self, notices: Sequence[Notice]) -> None:
         """Hear which messages reached the operator."""
 
+    def held(self, notices: Sequence[Notice], until: float) -> None:
+        """Hear which messages wait for the end of the quiet hours, at wall time `until`."""
+
     def did(self, subject: str, text: str) -> None:
         """Hear what was done or tried in the world around."""
 

@@ -33,7 +33,7 @@ from orchestrator.outlook.hands import Hands
 from orchestrator.outlook.looks import Looks
 from orchestrator.outlook.scene import Chance, Watcher, Way
 
-TICK_S = 1.0
+UNSLEPT_S = 4.0  # the rules take more than five without a tick for having slept
 SETTLED_S = 60.0  # by then everything was looked at and decided; the daemon itself allows 30
 
 
@@ -154,7 +154,7 @@ class Stage:
     def _pass_time(self) -> None:
         """Say that the daemon ran all the while, whatever ticks were left out."""
         tick = self.fleet.world.tick
-        if tick is not None and self.at - tick[0] > TICK_S and not self.dense:
+        if tick is not None and self.at - tick[0] > UNSLEPT_S and not self.dense:
             world = replace(self.fleet.world, tick=(self.at, self.wall, self.at))
             apply(self.fleet, Turn(world=world))
 

@@ -36,13 +36,17 @@ class Part(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One thing that happens, `t` seconds after the mishap began. `notice`: the message sent."""
+    """One thing that happens, `t` seconds after the mishap began.
+
+    `notice`: the message sent, or held by the quiet hours until that wall time.
+    """
 
     t: float
     part: Part
     subject: str
     text: str
     notice: Notice | None = None
+    held_until: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +61,13 @@ class Ending:
 
 @dataclass(slots=True)
 class Story:
-    """What happened, in order, and how it ended `lasted_s` seconds after the mishap began."""
+    """What happened, in order, and how it ended `lasted_s` seconds after the mishap began.
 
-    began_wall: float = 0.0
+    It began at steady time `began_at`, when the clock on the wall said `began_wall`.
+    """
+
+    began_at: float
+    began_wall: float
     lasted_s: float = 0.0
     lines: list[Line] = field(default_factory=list)
     endings: list[Ending] = field(default_factory=list)
@@ -126,8 +134,9 @@ class _Teller(Watcher):
 
     def __init__(self, stage: Stage) -> None:
         self._stage, self._began = stage, stage.at
-        self._story = Story(stage.wall)
+        self._story = Story(stage.at, stage.wall)
         self._uncovered_s = dict.fromkeys(stage.fleet.services, 0.0)
+        self._held: set[str] = set()
         self._said: set[tuple[str, str]] = set()
         self._actives = {name: state.active for name, state in stage.fleet.services.items()}
         specs = stage.fleet.config.backends
@@ -147,8 +156,15 @@ class _Teller(Watcher):
         if stint.cover is not Cover.SERVED:
             self._uncovered_s[stint.service] += stint.ended - stint.began
 
-    def _write(self, part: Part, subject: str, text: str, notice: Notice | None = None) -> None:
-        line = Line(self._stage.at - self._began, part, subject, text, notice)
+    def _write(
+        self,
+        part: Part,
+        subject: str,
+        text: str,
+        notice: Notice | None = None,
+        held_until: float | None = None,
+    ) -> None:
+        line = Line(self._stage.at - self._began, part, subject, text, notice, held_until)
         self._story.lines.append(line)
 
     # ── what happens ────────────────────────────────────────────────────────────────────────────
@@ -158,9 +174,10 @@ class _Teller(Watcher):
         stage, name = self._stage, act.name
         self._said.clear()
         if act.change is Change.KILL:
+            already = " already" if name in stage.dead else ""
             stage.kill(name, act.way)
             how = "connections are refused" if act.way is Way.REFUSES else "it answers nothing"
-            self._write(Part.WORLD, name, f"{name} {_DEATHS[act.way]}: {how}")
+            self._write(Part.WORLD, name, f"{name} {_DEATHS[act.way]}{already}: {how}")
         elif act.change is Change.REVIVE:
             stage.revive(name)
             self._write(Part.WORLD, name, f"{name} is back")
@@ -211,6 +228,14 @@ class _Teller(Watcher):
         for notice in notices:
             self._write(Part.TOLD, notice.subject, f"{notice.kind} {notice.topic}", notice)
 
+    def held(self, notices: Sequence[Notice], until: float) -> None:
+        """Write down what the operator will read after the quiet hours."""
+        for notice in notices:
+            if notice.id not in self._held:
+                self._held.add(notice.id)
+                text = f"{notice.kind} {notice.topic}, held"
+                self._write(Part.TOLD, notice.subject, text, notice, until)
+
     def did(self, subject: str, text: str) -> None:
         """Write down what was done, once for each change in the world."""
         if (subject, text) in self._said:
@@ -219,7 +244,7 @@ class _Teller(Watcher):
         self._write(Part.NAME if subject else Part.NOTE, subject, text)
 
 
-_DEATHS = {Way.REFUSES: "dies", Way.HANGS: "hangs"}
+_DEATHS = {Way.REFUSES: "is dead", Way.HANGS: "hangs"}
 _OURS = {
     Change.CUT: "lost",
     Change.JOIN: "back",

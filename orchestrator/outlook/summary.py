@@ -148,7 +148,7 @@ def _backend(
     books = [tally.backends.get(name, BackendTally()) for tally in tallies]
     return BackendOutlook(
         name=name,
-        basis=habits.rates.basis if habits is not None else "cannot serve in this version",
+        basis=habits.rates.basis if habits is not None else "cannot serve yet",
         plays=habits is not None,
         alive=_mean([book.lived_s for book in books]) / lasts_s if habits is not None else 1.0,
         served=served,

@@ -102,8 +102,9 @@ class Tally:
         for name in stint.missing:
             service.missing[name] += lasted_s
         for at, piece_s in _pieces(stint):
-            service.hours[datetime.fromtimestamp(at, self._person.zone).hour] += piece_s
-            if stint.cover is Cover.BY_HAND and self._person.wakes_at(at) is not None:
+            here = datetime.fromtimestamp(at, self._person.zone)
+            service.hours[here.hour] += piece_s
+            if stint.cover is Cover.BY_HAND and self._person.asleep(here.time()):
                 service.asleep_s += piece_s
 
 
