@@ -215,6 +215,17 @@ def test_a_hard_pin_serves_even_dead_and_the_incident_says_so(world):
     assert "hard_pin_dead:chat" not in world.fleet.incidents
 
 
+def test_a_hard_pin_ends_by_itself_too(world):
+    world.give(PinTo("chat", "c", for_s=600, hard=True))
+    world.down("c")
+    world.lives(598, up="ab", down="c")
+    assert world.active == "c"
+    world.lives(2, up="ab", down="c")
+    assert world.active == "a"
+    assert world.fleet.services["chat"].pin is None
+    assert "hard_pin_dead:chat" not in world.fleet.incidents
+
+
 def test_while_paused_nothing_moves_and_the_log_says_what_would_have(world):
     world.give(Pause(for_s=600, by="me"))
     world.forget()

@@ -198,6 +198,13 @@ def test_calm_takes_the_doubling_back_an_hour_at_a_time():
     assert [flap_level(state, 310 + 3600 * hours) for hours in range(4)] == [2, 1, 0, 0]
 
 
+def test_calm_begins_at_the_last_fall_however_long_ago_the_first_one_was():
+    state = fallen(0, 1700, 3400)
+    assert state.falls == (2, 1702, 3402)
+    assert [flap_level(state, 3402 + calm_s) for calm_s in (0, 300, 3599, 3600)] == [1, 1, 1, 0]
+    assert failback_wait_s(state, 300, 3402 + 300) == 600
+
+
 def test_a_wait_longer_than_two_hours_is_never_shortened():
     assert failback_wait_s(UP, 9000, 0) == 9000
     assert failback_wait_s(fallen(0, 100, 200), 9000, 300) == 9000

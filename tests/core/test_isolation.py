@@ -44,6 +44,17 @@ def test_a_verdict_waits_for_the_controls_and_falls_once_they_answered():
     assert world.fleet.backends["a"].health is Health.DOWN
 
 
+@pytest.mark.parametrize(("failed", "health"), [(4, Health.UNKNOWN), (0, Health.DOWN)])
+def test_where_nobody_has_answered_yet_the_controls_are_heard_before_any_verdict(failed, health):
+    world = World(config(*(backend(name, remote=True) for name in "ab"), controls=4))
+    for _, name in itertools.product(range(6), "ab"):
+        world.sees(name, BAD)
+    assert world.effects.count(AskControls()) == 1
+    assert {state.health for state in world.fleet.backends.values()} == {Health.UNKNOWN}
+    controls(world, failed)
+    assert {state.health for state in world.fleet.backends.values()} == {health}
+
+
 @pytest.mark.parametrize("failed", [2, 3, 4])
 def test_with_two_controls_silent_it_is_us(failed):
     world = remote_world()

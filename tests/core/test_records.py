@@ -92,22 +92,27 @@ NAMES_STANDING = [
 ]
 
 
+def situations():
+    """What is wanted and remembered, and how drift is met."""
+    for memory, (wanted, epoch) in itertools.product(MEMORIES, WANTED):
+        for adopt, drift, corrections in POLICIES:
+            pub = Publication(
+                wanted=wanted,
+                wanted_epoch=max(epoch, memory.get("attempted_epoch", 0)),
+                record_ids=KNOWN_IDS if "confirmed" in memory else (),
+                adopt=adopt,
+                corrections=(NOW - 60.0,) * corrections,
+                **memory,
+            )
+            yield pub, replace(PLACE, drift=drift)
+
+
 def worlds():
+    known = list(situations())
     for names in NAMES_STANDING:
-        found = [STANDING[n] for n in names]
-        for memory, (wanted, epoch) in itertools.product(MEMORIES, WANTED):
-            for adopt, drift, corrections in POLICIES:
-                known = KNOWN_IDS if "confirmed" in memory else ()
-                pub = Publication(
-                    wanted=wanted,
-                    wanted_epoch=max(epoch, memory.get("attempted_epoch", 0)),
-                    record_ids=known,
-                    adopt=adopt,
-                    corrections=(NOW - 60.0,) * corrections,
-                    **memory,
-                )
-                place = replace(PLACE, drift=drift)
-                yield set(names), found, pub, place, plan(found, pub, place, NOW)
+        there, found = set(names), [STANDING[n] for n in names]
+        for pub, place in known:
+            yield there, found, pub, place, plan(found, pub, place, NOW)
 
 
 @pytest.fixture(scope="module")
@@ -194,23 +199,6 @@ def test_a_name_where_nothing_ever_stood_is_simply_created(all_worlds):
             assert {c.action for c in done.changes} == {Action.CREATE}
 
 
-def test_carrying_a_plan_out_gives_what_is_wanted_and_nothing_is_left_to_do(all_worlds):
-    for _, found, pub, place, done in all_worlds:
-        if done.verdict is not Verdict.CHANGE:
-            continue
-        after = applied(found, done)
-        standing = [r for r in after if r.type in ADDRESS_TYPES]
-        assert {said(r) for r in standing} == {said(t) for t in pub.wanted}
-        assert all(r.comment == mark("home", pub.wanted_epoch) for r in standing)
-        assert [r for r in after if r.type not in ADDRESS_TYPES] == [
-            r for r in found if r.type not in ADDRESS_TYPES
-        ]
-        tried = replace(pub, attempted=pub.wanted, attempted_epoch=pub.wanted_epoch, adopt=False)
-        again = plan(after, tried, place, NOW)
-        assert again.verdict is Verdict.IN_PLACE
-        assert set(again.ids) == {r.id for r in standing}
-
-
 def test_the_answer_may_be_lost_at_any_moment_and_the_next_attempt_still_knows_its_own(all_worlds):
     """The write was applied, nobody said so, and by now something newer is wanted and tried."""
     for _, found, pub, place, done in all_worlds:
@@ -225,16 +213,6 @@ def test_the_answer_may_be_lost_at_any_moment_and_the_next_attempt_still_knows_i
             attempted_epoch=pub.wanted_epoch + 1,
         )
         assert plan(after, newer, place, NOW).verdict is Verdict.CHANGE
-
-
-def test_a_lost_write_that_was_never_applied_is_simply_done_again(all_worlds):
-    for _, found, pub, place, done in all_worlds:
-        if done.verdict is not Verdict.CHANGE or done.correction:
-            continue
-        tried = replace(pub, attempted=pub.wanted, attempted_epoch=pub.wanted_epoch)
-        if pub.attempted_epoch == pub.wanted_epoch and pub.attempted != pub.wanted:
-            continue  # one epoch says one thing
-        assert plan(found, tried, place, NOW).verdict in (Verdict.CHANGE, Verdict.IN_PLACE)
 
 
 def test_epochs_at_the_name_only_grow(all_worlds):
@@ -262,6 +240,33 @@ def test_our_own_future_is_outbid_and_then_ours_again(all_worlds):
         after = plan(found, raised, place, NOW)
         assert after.verdict in (Verdict.CHANGE, Verdict.DRIFT)
         assert after.verdict is Verdict.CHANGE or names & EDITED or pub.corrections
+
+
+def test_a_lost_write_that_was_never_applied_is_simply_done_again(all_worlds):
+    for _, found, pub, place, done in all_worlds:
+        if done.verdict is not Verdict.CHANGE or done.correction:
+            continue
+        tried = replace(pub, attempted=pub.wanted, attempted_epoch=pub.wanted_epoch)
+        if pub.attempted_epoch == pub.wanted_epoch and pub.attempted != pub.wanted:
+            continue  # one epoch says one thing
+        assert plan(found, tried, place, NOW).verdict in (Verdict.CHANGE, Verdict.IN_PLACE)
+
+
+def test_carrying_a_plan_out_gives_what_is_wanted_and_nothing_is_left_to_do(all_worlds):
+    for _, found, pub, place, done in all_worlds:
+        if done.verdict is not Verdict.CHANGE:
+            continue
+        after = applied(found, done)
+        standing = [r for r in after if r.type in ADDRESS_TYPES]
+        assert {said(r) for r in standing} == {said(t) for t in pub.wanted}
+        assert all(r.comment == mark("home", pub.wanted_epoch) for r in standing)
+        assert [r for r in after if r.type not in ADDRESS_TYPES] == [
+            r for r in found if r.type not in ADDRESS_TYPES
+        ]
+        tried = replace(pub, attempted=pub.wanted, attempted_epoch=pub.wanted_epoch, adopt=False)
+        again = plan(after, tried, place, NOW)
+        assert again.verdict is Verdict.IN_PLACE
+        assert set(again.ids) == {r.id for r in standing}
 
 
 # ── one at a time ───────────────────────────────────────────────────────────────────────────────

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 import pytest
 
@@ -45,6 +46,20 @@ def test_the_controls_answer_as_soon_as_it_is_decided(answers, failed, within_s)
         await controls._task
         assert heard[1].total == 1
         await controls.close()
+
+    in_virtual_time(go())
+
+
+@pytest.mark.parametrize("order", sorted(set(itertools.permutations((200, 200, 0, 0)))))
+def test_two_that_fail_are_counted_whoever_answers_first(order):
+    async def go():
+        heard = []
+        answers = (answer or "refused" for answer in order)
+        http = Http(**dict(zip(("one", "two", "three", "four"), answers, strict=True)))
+        controls = Controls(FOUR, http=http, clock=Clock(), report=heard.append)
+        controls.ask()
+        await controls._task
+        assert [(one.failed, one.total) for one in heard] == [(2, 4)]
 
     in_virtual_time(go())
 

@@ -58,6 +58,20 @@ def test_one_address_tells_of_all_services_and_of_the_first_in_the_same_shape():
     run(test)
 
 
+def test_the_list_of_all_services_says_at_any_time_what_each_of_them_says():
+    async def test(site: Site) -> None:
+        for name in ("colab", "kaggle", "lab"):
+            listed = (await site.client.get("/discovery")).json()["services"]
+            for service, told in listed.items():
+                alone = (await site.client.get(f"/discovery/{service}")).json()
+                assert told == {key: value for key, value in alone.items() if key != "as_of"}
+            site.stand.seen(name, Verdict.FAILED, times=3)
+        listed = (await site.client.get("/discovery")).json()["services"]
+        assert {told["state"] for told in listed.values()} == {"down"}
+
+    run(test)
+
+
 def test_an_unchanged_answer_is_told_by_304_and_the_time_alone_changes_nothing():
     async def test(site: Site) -> None:
         first = await site.client.get("/discovery/chat")

@@ -127,6 +127,24 @@ def test_a_lost_answer_is_not_repeated_not_even_after_a_restart():
     scenario(check, A1)
 
 
+def test_a_lost_answer_is_not_repeated_while_the_dns_may_still_show_it():
+    async def check(standin, holder, made):
+        await until(lambda: holder.in_place)
+        await resolved(standin, HOST)
+        standin.lagging = standin.lost = True
+        holder.want(A2)
+        made.poke()
+        await until(lambda: holder.pub.trouble is DnsTrouble.UNREACHABLE)
+        standin.lost = False
+        asked = len(standin.nameserver.asked)
+        await until(lambda: len(standin.nameserver.asked) > asked + 6)
+        standin.lagging = False
+        await until(lambda: holder.in_place)
+        assert [u[1] for u in standin.updates] == ["192.0.2.1", "192.0.2.2"]
+
+    scenario(check, A1)
+
+
 def test_after_a_restart_what_is_in_place_is_only_looked_at():
     async def check(standin, holder, made):
         await until(lambda: holder.in_place)

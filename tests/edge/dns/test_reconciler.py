@@ -286,6 +286,23 @@ def edit(standin, **more):
     record.update(more)
 
 
+@pytest.mark.parametrize("drift", list(Drift))
+def test_one_read_that_says_otherwise_is_nobodys_change(drift):
+    async def check(standin, holder, made):
+        await until(lambda: holder.in_place)
+        holder.want(A2)
+        made.poke()
+        await until(lambda: holder.in_place)
+        standin.faults = Faults("stale", on="read", times=1)
+        await until(lambda: not standin.faults.times)
+        read = len(standin.requests)
+        await until(lambda: len(standin.requests) > read + 3)
+        assert not [event for event in holder.events if isinstance(event, DnsTroubled)]
+        assert len(standin.journal) == 2
+
+    scenario(check, A1, settle=0.0, drift=drift)
+
+
 def test_what_somebody_changed_is_respected_until_the_operator_adopts_it():
     async def check(standin, holder, made):
         await until(lambda: holder.in_place)

@@ -1,0 +1,5 @@
+import sys
+
+from tests.net.net import main
+
+sys.exit(main(sys.argv[1:]))
