@@ -50,7 +50,7 @@ def fold(
         return _good(state, seen, policy, at)
     if seen.verdict is Verdict.BUSY:
         wait_s = max(seen.retry_after_s or COOL_DOWN_S, policy.fast_interval_s)
-        return replace(_answered(state), cooldown_until=at + wait_s)
+        return replace(_answered(state), cooldown_until=at + wait_s, ok_since=None)
     if seen.verdict is Verdict.DENIED:
         return _denied(state, seen, policy, at)
     if frozen:
@@ -87,6 +87,7 @@ def _good(state: BackendState, seen: Observation, policy: HealthPolicy, at: floa
         state = _completed(state, at)  # nothing would ever clear it
     missing = state.missing if seen.models is None else seen.missing
     settled = state.health in ALIVE and not (state.doubt or state.fails or state.denials)
+    settled = settled and state.ok_since is not None
     if settled and not state.denied and state.missing == missing:
         return state
     oks = min(state.oks + 1, policy.rise)

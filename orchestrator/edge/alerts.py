@@ -21,7 +21,7 @@ from orchestrator.core.events import Flagged, NoticesSent
 from orchestrator.core.model import Notice, NoticeKind, Severity
 from orchestrator.core.quiet import quiet_until
 from orchestrator.edge import phrases
-from orchestrator.edge.texts import Style, render, severity, translate
+from orchestrator.edge.texts import Style, Text, render, severity, translate
 from orchestrator.errors import ChildFailed, ConfigError
 
 GATHER_S = 1.0  # one failover opens and moves several things: they belong in one message
@@ -33,7 +33,7 @@ MAX_BACKOFF_S = 300.0
 FAILURES_TOLD = 3
 RECHECK_S = 5.0
 RESEND_REPORT_S = 30.0
-BATCH_NOTICES = 20
+BATCH_NOTICES = 12  # told in full; further ones in a line each
 BATCH_CHARS = 3_900  # Telegram takes 4,096
 TITLE_CHARS = 200
 CHANNEL_S = 30.0
@@ -79,10 +79,11 @@ class _Line:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message, ready to go."""
+    """One message, ready to go. `ids`: the notices in it; those without room come in the next."""
 
     title: str
     body: str
+    ids: tuple[str, ...]
 
 
 def zone_of(name: str) -> ZoneInfo:
@@ -219,7 +220,7 @@ class Courier:
             for notice in due:
                 text = self._render(notice)
                 log.warning("notice", id=notice.id, title=text.title, text=text.body)
-            self._sent(due, "log")
+            self._sent([notice.id for notice in due], "log")
             return
         if everywhere:
             await self._send(everywhere, self._settings.channels, "every")
@@ -253,14 +254,14 @@ class Courier:
         worked = [channel.name for channel in channels if results.get(channel.name, {}).get("ok")]
         if worked:
             self._sent_at.append(self._clock.steady())
-            self._sent(notices, ",".join(worked))
+            self._sent(message.ids, ",".join(worked))
         else:
             self._flag_all()
 
-    def _sent(self, notices: Sequence[Notice], channel: str) -> None:
+    def _sent(self, ids: Sequence[str], channel: str) -> None:
         now = self._clock.steady()
-        self._told.update((notice.id, (channel, now)) for notice in notices)
-        self._report(NoticesSent(tuple(notice.id for notice in notices), channel))
+        self._told.update((id_, (channel, now)) for id_ in ids)
+        self._report(NoticesSent(tuple(ids), channel))
 
     def _note(self, name: str, ok: bool, detail: str) -> None:
         """Remember how a channel fared; a lasting failure is flagged, and its end."""
@@ -294,9 +295,8 @@ class Courier:
         offset = self._clock.wall() - self._clock.steady()
         return Style(self._settings.language, self._zone, offset)
 
-    def _render(self, notice: Notice) -> Message:
-        text = render(notice, self._style())
-        return Message(text.title, text.body)
+    def _render(self, notice: Notice) -> Text:
+        return render(notice, self._style())
 
 
 def _urgency(notice: Notice) -> tuple[bool, float, str]:
@@ -313,16 +313,17 @@ def compose(notices: Sequence[Notice], settings: AlertSettings, style: Style) ->
     signature = f"aion · {settings.public_url}" if settings.public_url else "aion"
     blocks: list[str] = []
     room = BATCH_CHARS - TITLE_CHARS - len(signature) - 100
-    for notice in notices[:BATCH_NOTICES]:
-        block = _block(notice, style, alone=len(notices) == 1)
+    for number, notice in enumerate(notices):
+        alone, brief = len(notices) == 1, number >= BATCH_NOTICES
+        block = _block(notice, style, alone=alone, brief=brief)[: BATCH_CHARS // 2]
         room -= len(block) + 2
         if room < 0 and blocks:
             break
-        blocks.append(block[: BATCH_CHARS // 2])
-    left = len(notices) - len(blocks)
-    if left:
+        blocks.append(block)
+    ids = tuple(notice.id for notice in notices[: len(blocks)])
+    if left := len(notices) - len(blocks):
         blocks.append(translate(phrases.BATCH_REST, style.language, count=left))
-    return Message(title[:TITLE_CHARS], "\n\n".join((*blocks, signature)))
+    return Message(title[:TITLE_CHARS], "\n\n".join((*blocks, signature)), ids)
 
 
 def _headline(notice: Notice, style: Style) -> str:
@@ -333,7 +334,9 @@ def _headline(notice: Notice, style: Style) -> str:
     return f"{severity(notice.severity, style.language)}: {title}"
 
 
-def _block(notice: Notice, style: Style, *, alone: bool) -> str:
+def _block(notice: Notice, style: Style, *, alone: bool, brief: bool) -> str:
+    if brief:
+        return f"• {_headline(notice, style)} · {notice.id}"
     text = render(notice, style)
     when = style.moment(notice.created_at, notice.created_at)
     head = "" if alone else f"• {_headline(notice, style)}"

@@ -269,3 +269,13 @@ def test_a_revoked_or_ended_session_is_out_however_well_it_beats():
 def test_a_canary_waits_out_a_cool_down():
     state = see(UP, BUSY, 10.0, Source.CANARY, retry_after_s=90.0)
     assert next_canary_s(state, POLICY, 10.0) == 90.0
+
+
+def test_one_that_asked_to_be_left_alone_has_to_be_well_anew_before_it_is_gone_back_to():
+    """Its health was broken: it could not serve."""
+    well = see(UP, OK, 50.0)
+    busy = see(well, BUSY, 100.0, retry_after_s=90.0)
+    assert busy.health is Health.UP
+    again = see(busy, OK, 191.0)
+    assert (well.ok_since, again.ok_since) == (UP.ok_since, 191.0)
+    assert see(again, OK, 201.0) is again

@@ -3,6 +3,7 @@ import contextlib
 import json
 import os
 import random  # noqa: TID251 - seeded, as a Random port
+import re
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -409,6 +410,25 @@ def test_a_storm_is_one_bounded_message_with_the_critical_first():
     shown = message.body.count("•")
     assert 1 <= shown <= 20
     assert f"… and {1000 - shown} more" in message.body
+    assert re.findall(r" · (n\d+)$", message.body, re.MULTILINE) == list(message.ids)
+
+
+def test_everything_of_a_storm_arrives_in_as_many_messages_as_it_takes():
+    """What had no room in one message is not lost: it comes with the next."""
+
+    async def world():
+        it = World(A, children=Scripted())
+        for i in range(200):
+            it.put(f"b{i}")
+        bodies = []
+        while it.outbox:
+            await it.courier._deliver(it.courier._pending())
+            bodies.append(it.sent[-1][0])
+        told = [id_ for ids in bodies for id_ in ids]
+        assert sorted(told) == sorted(f"b{i}" for i in range(200))
+        assert 2 <= len(bodies) <= 6
+
+    asyncio.run(world())
 
 
 def test_after_several_messages_what_can_wait_is_gathered_and_the_critical_is_not():
