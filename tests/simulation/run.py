@@ -1,0 +1,110 @@
+"""One seed: a machine, its bad luck, and the monitor that judges it."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from orchestrator.edge.clock import SeededRandom
+from tests.simulation import plans
+from tests.simulation.faults import HOUR_S, Faults
+from tests.simulation.machine import Machine, watch_the_log
+from tests.simulation.monitor import CONVERGED_S, Breach, Monitor
+from tests.simulation.virtual import Time
+
+DAY_S = 86400.0
+LOOK_S = 5.0
+LAST_CALM_S = 2.5 * HOUR_S  # longer than the longest failback wait
+BACKENDS = (3, 4, 5, 5, 5, 6)
+
+
+@dataclass
+class Result:
+    """What came of one seed. `seconds` are virtual."""
+
+    seed: int
+    seconds: float
+    digest: str
+    breaches: list[Breach] = field(default_factory=list)
+    lives: int = 0
+    checks: int = 0
+    requests: int = 0
+    notices: int = 0
+    moves: dict[str, int] = field(default_factory=dict)
+    writes: int = 0
+    rates: dict[str, float] = field(default_factory=dict)
+    story: str = ""
+
+
+def simulate(seed: int, days: float, *, backends: int | None = None, faults: bool = True) -> Result:
+    """Run one seed for that many virtual days; the same arguments give the same result."""
+    shm = Path("/dev/shm")  # a real file, but nobody waits for a real disk
+    folder = Path(tempfile.mkdtemp(prefix="aion-sim-", dir=shm if shm.is_dir() else None))
+    try:
+        return _simulate(folder, seed, days, backends, faults=faults)
+    finally:
+        shutil.rmtree(folder)
+        gc.collect()
+
+
+def _simulate(
+    folder: Path, seed: int, days: float, backends: int | None, *, faults: bool
+) -> Result:
+    random = SeededRandom(seed)
+    count = backends or BACKENDS[int(random.random() * len(BACKENDS))]
+    drift = "correct" if random.random() < 0.3 else "respect"
+    config = plans.configuration(folder, count, drift=drift)
+    time = Time()
+    machine = Machine(folder, config, time, random)
+    monitor = Monitor(machine)
+    watch_the_log(monitor.failed)
+    until = days * DAY_S
+    _look(machine, monitor)
+    luck = Faults(machine, SeededRandom(seed + 1))
+    if faults:
+        _phases(machine, monitor, luck, until)
+    machine.time.at(until - 1.0, monitor.best_serve)
+    machine.time.at(until - 1.0, monitor.finished)
+    machine.run(until)
+    first = monitor.breaches[0].at if monitor.breaches else 0.0
+    return Result(
+        seed=seed,
+        seconds=until,
+        digest=machine.trace.digest,
+        breaches=monitor.breaches,
+        lives=machine.lives,
+        checks=monitor.checks,
+        requests=machine.world.asked,
+        notices=len(machine.phone.arrived),
+        moves=monitor.moves,
+        writes=len(machine.zone.writes),
+        rates=luck.rates,
+        story=machine.trace.story(before=first) if monitor.breaches else "",
+    )
+
+
+def _look(machine: Machine, monitor: Monitor) -> None:
+    """Have the monitor look around every few seconds."""
+
+    def again() -> None:
+        machine.time.after(LOOK_S, again)
+        monitor.look()
+
+    again()
+
+
+def _phases(machine: Machine, monitor: Monitor, luck: Faults, until: float) -> None:
+    """Alternate faulty phases with calm ones, and end with a long calm."""
+    at = 120.0
+    while True:
+        faulty_s = HOUR_S * (0.3 + 1.2 * luck.random.random())
+        calm_s = HOUR_S * (0.1 + 0.9 * luck.random.random())
+        ends = at + faulty_s
+        if ends + LAST_CALM_S > until:
+            break
+        machine.time.at(at, lambda ends=ends: luck.rage(ends))
+        machine.time.at(ends + CONVERGED_S, monitor.converged)
+        at = ends + CONVERGED_S + calm_s

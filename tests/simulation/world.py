@@ -1,0 +1,235 @@
+"""The world as it truly is: backends, networks, and what of them can be seen from our machine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from urllib.parse import urlsplit
+
+from backends.base import Random, Reply
+from backends.engines.asking import LIST_EVERY_S
+from orchestrator.errors import Unreachable
+from tests.simulation import plans
+from tests.simulation.trace import Trace
+from tests.simulation.virtual import Time
+
+
+class Mode(StrEnum):
+    """How a backend is. DEAD ones cannot serve us; GRAY, DENIED and BUSY ones are neither."""
+
+    OK = "ok"
+    SLOW = "slow"  # answers, within the time-out
+    REFUSE = "refuse"
+    HANG = "hang"
+    RESET = "reset"
+    ERROR = "error"
+    WRONG = "wrong"  # 200, with somebody else's model
+    LOADING = "loading"
+    ONE_WAY = "one-way"  # it hears us, we do not hear it
+    GRAY = "gray"  # ready, but completions fail
+    DENIED = "denied"
+    BUSY = "busy"
+
+
+GOOD = (Mode.OK, Mode.SLOW)
+DEAD = (Mode.REFUSE, Mode.HANG, Mode.RESET, Mode.ERROR, Mode.WRONG, Mode.LOADING, Mode.ONE_WAY)
+BUSY_S = 90
+LISTS = ("/v1/models",)
+SILENT = (Mode.HANG, Mode.ONE_WAY)
+
+
+@dataclass
+class Place:
+    """One backend. `good_since`, `dead_since`: unbroken, as reachable from our machine.
+
+    `fit`: it is well itself, and so is every network but ours, since `fit_since`. `bad_seen`: when
+    a probe of it last got no good answer; `busy_seen`: when one was told to come back later.
+    """
+
+    name: str
+    mode: Mode = Mode.OK
+    good_since: float | None = 0.0
+    dead_since: float | None = None
+    fit: bool = True
+    fit_since: float = 0.0
+    bad_seen: float = float("-inf")
+    busy_seen: float = float("-inf")
+
+
+class World:
+    """Backends, controls and the networks between them and us."""
+
+    def __init__(self, names: tuple[str, ...], time: Time, random: Random, trace: Trace) -> None:
+        self.time, self.random, self.trace = time, random, trace
+        self.places = {name: Place(name) for name in names}
+        self.network_lost = False
+        self.lost_operators: set[str] = set()
+        self.asked = 0  # requests ever made
+
+    # ── what the onlooker does to it ────────────────────────────────────────────────────────────
+
+    def become(self, name: str, mode: Mode) -> None:
+        """Change how a backend is."""
+        place = self.places[name]
+        if place.mode is not mode:
+            self.trace.tell("world", f"{name} is {mode}")
+            place.mode = mode
+            self._judge()
+
+    def lose_network(self, lost: bool) -> None:
+        """Take our own network away, or give it back."""
+        self.trace.tell("world", f"our network is {'lost' if lost else 'back'}")
+        self.network_lost = lost
+        self._judge()
+
+    def lose_operator(self, operator: str, lost: bool) -> None:
+        """Take a company's network away: its controls, and the tunnels through it."""
+        self.trace.tell("world", f"{operator} is {'lost' if lost else 'back'}")
+        (self.lost_operators.add if lost else self.lost_operators.discard)(operator)
+        self._judge()
+
+    def _judge(self) -> None:
+        now = self.time.true
+        for place in self.places.values():
+            cut = self.cut_off(plans.operator_of(place.name))
+            fit = place.mode in GOOD and plans.operator_of(place.name) not in self.lost_operators
+            if fit is not place.fit:
+                place.fit, place.fit_since = fit, now
+            good = place.mode in GOOD and not cut
+            dead = place.mode in DEAD or cut
+            place.good_since = _since(place.good_since, good, now)
+            place.dead_since = _since(place.dead_since, dead, now + _hidden_s(place))
+
+    def cut_off(self, operator: str) -> bool:
+        """Say whether nothing of that company can be reached from here."""
+        return self.network_lost or operator in self.lost_operators
+
+    def controls_lost(self) -> int:
+        """Count the controls that cannot be reached."""
+        return sum(self.cut_off(operator) for operator in plans.CONTROLS.values())
+
+
+def _hidden_s(place: Place) -> float:
+    """Say for how long this death can't be seen: the engine's list is asked for so seldom."""
+    unlisted = plans.engine_of(place.name) == "llamacpp"
+    return LIST_EVERY_S if place.mode is Mode.WRONG and unlisted else 0.0
+
+
+def _since(before: float | None, true: bool, now: float) -> float | None:
+    if not true:
+        return None
+    return now if before is None else before
+
+
+@dataclass
+class Http:
+    """The HTTP port of one life of the daemon. `boundary` is called where it may be killed."""
+
+    world: World
+    boundary: Callable[[str], None]
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.names = {plans.host_of(name): name for name in self.world.places}
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        timeout_s: float,
+        max_bytes: int = 65536,
+    ) -> Reply:
+        """Ask a server of the simulated world; see `backends.base.Http`."""
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        self.boundary("http")
+        world = self.world
+        world.asked += 1
+        world.trace.mark(f"{method} {url}")
+        if host in plans.CONTROLS:
+            await self._cross(plans.CONTROLS[host], timeout_s)
+            return Reply(204, {}, b"", 0.02)
+        if host == plans.NAME:
+            await self._cross("own", timeout_s)
+            return Reply(200, {}, b"{}", 0.02)
+        place = world.places[self.names[host]]
+        try:
+            reply = await self._ask(place, parts.path, timeout_s)
+        except Unreachable:
+            place.bad_seen = world.time.true
+            raise
+        if reply.status >= 400 or (place.mode is Mode.WRONG and parts.path in LISTS):
+            place.bad_seen = world.time.true
+        if reply.status == 429:
+            place.busy_seen = world.time.true
+        return reply
+
+    async def connect(self, host: str, port: int, *, timeout_s: float) -> float:
+        raise NotImplementedError("no simulated backend is asked by TCP alone")
+
+    async def _cross(self, operator: str, timeout_s: float) -> None:
+        """Cross the network to a company and back; raises `Unreachable` as the world has it."""
+        await asyncio.sleep(0.005 + 0.03 * self.world.random.random())
+        if self.world.cut_off(operator):
+            await self._hang(timeout_s)
+
+    async def _hang(self, timeout_s: float) -> None:
+        await asyncio.sleep(timeout_s - 0.04)
+        raise Unreachable(f"timed out after {timeout_s:g} s")
+
+    async def _ask(self, place: Place, path: str, timeout_s: float) -> Reply:
+        began = self.world.time.true
+        await self._cross(plans.operator_of(place.name), timeout_s)
+        mode = place.mode
+        if mode in SILENT:
+            await self._hang(timeout_s)
+        if mode is Mode.REFUSE:
+            raise Unreachable("connection refused")
+        if mode is Mode.RESET:
+            raise Unreachable("connection reset")
+        if mode is Mode.SLOW:
+            await asyncio.sleep(timeout_s * (0.3 + 0.5 * self.world.random.random()))
+            mode = place.mode
+            if mode not in GOOD or self.world.cut_off(plans.operator_of(place.name)):
+                raise Unreachable("connection reset")
+        return answer(mode, path, self.world.time.true - began)
+
+
+def answer(mode: Mode, path: str, latency_s: float) -> Reply:
+    """Say what an engine in this mode says: llama.cpp at `/health`, else OpenAI's interface."""
+    completion = path.endswith("/completions")
+    if mode is Mode.ERROR or (mode is Mode.GRAY and completion):
+        return Reply(500, JSON, b'{"error": {"message": "CUDA error"}}', latency_s)
+    if mode is Mode.DENIED:
+        return Reply(401, JSON, b'{"error": {"message": "bad key"}}', latency_s)
+    if mode is Mode.BUSY:
+        headers = {**JSON, "retry-after": str(BUSY_S)}
+        return Reply(429, headers, b'{"error": {"message": "slow down"}}', latency_s)
+    if mode is Mode.LOADING:
+        return Reply(503, JSON, b'{"error": {"code": 503, "message": "Loading model"}}', latency_s)
+    if completion:
+        return Reply(200, JSON, COMPLETION, latency_s)
+    if path == "/health":
+        return Reply(200, JSON, b'{"status": "ok"}', latency_s)
+    return Reply(200, JSON, OTHERS if mode is Mode.WRONG else OURS, latency_s)
+
+
+def _listing(name: str) -> bytes:
+    return json.dumps({"object": "list", "data": [{"id": name, "object": "model"}]}).encode()
+
+
+JSON = {"content-type": "application/json"}
+OURS, OTHERS = _listing("m"), _listing("somebody-elses")
+COMPLETION = json.dumps(
+    {
+        "id": "c",
+        "object": "chat.completion",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "p"}}],
+    }
+).encode()
