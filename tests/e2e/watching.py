@@ -126,7 +126,7 @@ class Watch:
         with self._lock:
             if self.world.daemon.child.poll() is not None:
                 self.found.breach(f"{self.name}: the daemon ended by itself")
-            self._ready = None
+            self._ready, self._launched = None, time.monotonic()
         self.world.crash()
         with self._lock:
             self._launched = time.monotonic()
