@@ -218,12 +218,11 @@ class Soak:
         wanted = [f"moved:chat:{epoch}" for epoch, to in _moves(world) if to]
         told, twice = _told(hook)
         missing = [one for one in wanted if one not in told]
-        left_out = _left_out(hook)
-        if len(missing) > left_out:
+        if missing:
             watch.found.breach(f"{watch.name}: never told: {missing[:10]}")
         if twice > kills:
             watch.found.breach(f"{watch.name}: {twice} messages were repeated by {kills} kills")
-        return {"moves": len(wanted), "told": len(told), "twice": twice, "left_out": left_out}
+        return {"moves": len(wanted), "told": len(told), "twice": twice}
 
     def check_epochs(self, watch: Watch) -> None:
         used = [epoch for epoch, _ in _moves(watch.world)]
@@ -291,11 +290,6 @@ def _told(hook: Hook) -> tuple[set[str], int]:
         twice += bool(ids & known)
         known |= ids
     return known, twice
-
-
-def _left_out(hook: Hook) -> int:
-    """How many notices were only counted, at the end of a long message."""
-    return sum(int(n) for n in re.findall(r"^… and (\d+) more", hook.texts, re.MULTILINE))
 
 
 def _spread(values: list[float]) -> dict:
