@@ -210,12 +210,14 @@ def _ending(ending: Ending, told: Story) -> str:
 def _spread(number: int, others: Sequence[Sequence[Ending]]) -> str:
     """Say how long it takes at other moments: what is looked at every 10 s dies in between."""
     ranked = sorted(endings[number].uncovered_s for endings in others)
-    if not ranked or not ranked[-1]:
+    if not ranked:
         return ""
-    least, middle, most = (quantile(ranked, share) for share in (0.0, 0.5, 1.0))
+    least, middle, most = (_length(quantile(ranked, share)) for share in (0.0, 0.5, 1.0))
+    if least == most:
+        return ""
     return (
-        f"Played at {len(ranked)} other moments: from {_length(least)} to {_length(most)},"
-        f" half of them within {_length(middle)}."
+        f"Played at {len(ranked)} other moments: from {least} to {most}, half of them within"
+        f" {middle}."
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from orchestrator.outlook.story import Ending
     from orchestrator.outlook.tally import Tally
 
+DAY_S = 86400.0
 AT_ONCE = 60.0  # days of play that one process does before others are worth starting
+MOST_PROCESSES = 8
 MOMENTS = 40  # other moments at which a mishap is played, for the spread
 
 
@@ -67,16 +70,25 @@ def _played(plot: Plot, seeds: int, given: Given) -> Iterator[Tally]:
     """Play it once for each seed, over all processors where that is worth it."""
     from orchestrator.cli.progress import Progress
 
-    processes = min(len(os.sched_getaffinity(0)), seeds)
+    processes = min(os.cpu_count() or 1, seeds, MOST_PROCESSES)
     with Progress(seeds, "plays", quiet=given.quiet) as progress:
-        if processes == 1 or seeds * plot.lasts_s / 86400 <= AT_ONCE:
+        if processes == 1 or seeds * plot.lasts_s / DAY_S <= AT_ONCE:
             _take(plot)
             yield from progress.over(map(_play, range(1, seeds + 1)))
             return
         from concurrent.futures import ProcessPoolExecutor
 
-        with ProcessPoolExecutor(processes, initializer=_take, initargs=(plot,)) as pool:
+        pool = ProcessPoolExecutor(processes, initializer=_begin, initargs=(plot,))
+        try:
             yield from progress.over(pool.map(_play, range(1, seeds + 1)))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _begin(plot: Plot) -> None:
+    """Begin a child process: Ctrl-C is the parent's to answer."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _take(plot)
 
 
 def _take(plot: Plot) -> None:

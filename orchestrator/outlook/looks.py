@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from orchestrator.core import health as rules
-from orchestrator.core.events import Observed
 from orchestrator.core.health import JITTER
 from orchestrator.core.model import Health, Observation, Source, Verdict
 from orchestrator.outlook.scene import Scene, Way
@@ -95,7 +94,7 @@ class Looks:
         name, source = key
         for watcher in self._stage.watchers:
             watcher.probed(seen)
-        self._stage.give(Observed(seen, began_at))
+        self._stage.observe(seen, began_at)
         self._running.discard(key)
         if key in self._again:
             self._again.discard(key)

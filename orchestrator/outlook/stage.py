@@ -22,13 +22,14 @@ from orchestrator.core.events import (
     Deliver,
     Effect,
     Event,
+    Observed,
     ProbeSoon,
     Reconcile,
     Tick,
     Turn,
 )
 from orchestrator.core.fleet import apply, step
-from orchestrator.core.model import Fleet, Health, Now, Source
+from orchestrator.core.model import Fleet, Health, Now, Observation, Source
 from orchestrator.outlook.hands import Hands
 from orchestrator.outlook.looks import Looks
 from orchestrator.outlook.scene import Chance, Watcher, Way
@@ -145,6 +146,21 @@ class Stage:
             self._do(effect)
         if not self.dense:
             self._plan_tick(self._wanted())
+
+    def observe(self, seen: Observation, began_at: float) -> None:
+        """Have the rules take a look's result into account.
+
+        Where time jumps, one that only counts towards a verdict is counted by `core.health` alone:
+        no choice hangs on it, and the count is what the verdict will be drawn from.
+        """
+        fleet = self.fleet
+        state, spec = fleet.backends[seen.backend], fleet.config.backends[seen.backend]
+        if not self.dense and fleet.world.settled and not fleet.config.controls:
+            after = rules.fold(state, seen, spec.health, self.at)
+            if after.health is state.health:
+                apply(fleet, Turn(backends={seen.backend: after}))
+                return
+        self.give(Observed(seen, began_at))
 
     def _do(self, effect: Effect) -> None:
         carry = self._carry.get(type(effect))

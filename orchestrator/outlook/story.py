@@ -225,12 +225,16 @@ class _Teller(Watcher):
 
     def told(self, notices: Sequence[Notice]) -> None:
         """Write down what the operator reads."""
-        for notice in notices:
+        for notice in self._ours(notices):
             self._write(Part.TOLD, notice.subject, f"{notice.kind} {notice.topic}", notice)
+
+    def _ours(self, notices: Sequence[Notice]) -> list[Notice]:
+        """Leave out what was to be told before it began."""
+        return [notice for notice in notices if notice.created_at >= self._began]
 
     def held(self, notices: Sequence[Notice], until: float) -> None:
         """Write down what the operator will read after the quiet hours."""
-        for notice in notices:
+        for notice in self._ours(notices):
             if notice.id not in self._held:
                 self._held.add(notice.id)
                 text = f"{notice.kind} {notice.topic}, held"
