@@ -1,7 +1,8 @@
 """Measure everything, or the parts named: `python -m benchmarks [PART …]`.
 
 Progress goes to stderr, the table to stdout, the figures with the machine's description to
-benchmarks/results/latest.json. Exits 1 if a bound is missed.
+benchmarks/results/latest.json. Each row is held against the committed one. Exits 1 if a bound is
+missed or a row became worse than is allowed.
 """
 
 from __future__ import annotations
@@ -14,14 +15,20 @@ import platform
 import sys
 import time  # noqa: TID251
 import traceback
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
+from benchmarks import compare
+from benchmarks.compare import Change
 from benchmarks.world import ROOT, Row, say
 
-PARTS = ("memory", "publishing", "probes", "failover", "discovery", "store", "exposure")
+# A part is a module of this package with `run() -> list[Row]`.
+PARTS = ("memory", "publishing", "probes", "failover", "discovery", "store", "turns", "exposure")
 LATEST = ROOT / "benchmarks/results/latest.json"
+COMMITTED = ROOT / "benchmarks/results/committed.json"
+PASSING = ("date", "load_before")  # what of a machine's description is not the machine
 WORDS = {True: "ok", False: "MISSED", None: ""}
 
 
@@ -45,38 +52,93 @@ def measured(part: str) -> list[Row]:
     say(f"{part} …")
     began = time.perf_counter()
     try:
-        rows = importlib.import_module(f"benchmarks.{part}").run()
+        rows = list(importlib.import_module(f"benchmarks.{part}").run())
     except Exception as error:  # noqa: BLE001 - whatever it is, the others are measured
         traceback.print_exc()
         rows = [Row(part, f"failed: {type(error).__name__}: {error}", ok=False)]
     say(f"{part}: {time.perf_counter() - began:.0f} s")
-    return list(rows)
+    for row in rows:
+        row.part = part
+    return rows
 
 
-def table(rows: list[Row]) -> str:
-    """Lay the rows out in columns."""
-    cells = [(row.name, row.value, row.bound, WORDS[row.ok]) for row in rows]
-    widths = [max(len(cell[at]) for cell in cells) for at in range(3)]
+def table(rows: Sequence[Row], found: dict[str, Change | None]) -> str:
+    """Lay the rows out in columns; the last is the change against the committed ones."""
+    cells = [
+        (row.name, row.value, row.bound, WORDS[row.ok], str(found[row.name] or "")) for row in rows
+    ]
+    widths = [max(len(cell[at]) for cell in cells) for at in range(5)]
     return "\n".join(
-        "  ".join([*(cell[at].ljust(widths[at]) for at in range(3)), cell[3]]).rstrip()
-        for cell in cells
+        "  ".join(cell[at].ljust(widths[at]) for at in range(5)).rstrip() for cell in cells
     )
 
 
-def main() -> int:
+def read(path: Path) -> tuple[dict[str, str | int | float], list[Row]]:
+    """Read what an earlier run wrote: the machine, and the rows; both empty without a file."""
+    if not path.exists():
+        return {}, []
+    found = json.loads(path.read_text())
+    return found["machine"], [Row(**row) for row in found["rows"]]
+
+
+def write(path: Path, where: dict[str, str | int | float], rows: Sequence[Row]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    found = {"machine": where, "rows": [asdict(row) for row in rows]}
+    path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+
+
+def same(one: dict[str, str | int | float], other: dict[str, str | int | float]) -> bool:
+    """Say whether two descriptions are of one machine."""
+    return all(one.get(key) == other.get(key) for key in one.keys() - PASSING)
+
+
+def commit(where: dict[str, str | int | float], rows: Sequence[Row]) -> str:
+    """Make these rows the committed ones; returns why not, or nothing."""
+    machine_then, before = read(COMMITTED)
+    if any(row.ok is False for row in rows):
+        return "a bound is missed"
+    if not same(where, machine_then) and {row.part for row in rows} != set(PARTS):
+        return "another machine's figures are there, so measure all parts"
+    write(COMMITTED, where, compare.refreshed(rows, before))
+    return ""
+
+
+def wishes() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("part", nargs="*", metavar="PART", help=", ".join(PARTS))
-    parts = parser.parse_args().part or PARTS
-    if unknown := set(parts) - set(PARTS):
+    parser.add_argument("--against", type=Path, default=COMMITTED, metavar="FILE")
+    parser.add_argument(
+        "--allow", type=float, default=compare.BOUND, help="times as much: %(default)s"
+    )
+    parser.add_argument("--times", type=int, default=1, help="measure so often, and the noise")
+    parser.add_argument("--commit", action="store_true", help=f"write {COMMITTED.name}")
+    given = parser.parse_args()
+    if unknown := set(given.part) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    return given
+
+
+def main() -> int:
+    given = wishes()
     where = machine()
-    rows = [row for part in parts for row in measured(part)]
-    print(table(rows))
+    there, before = read(given.against)
+    parts = given.part or PARTS
+    runs = [[row for part in parts for row in measured(part)] for _ in range(max(1, given.times))]
+    rows = compare.merged(runs)
+    found = compare.changes(rows, before, given.allow)
+    print(table(rows, found))
+    for name in compare.gone(rows, before):
+        print(f"no longer measured: {name}")
     print(", ".join(f"{key}: {value}" for key, value in where.items()))
-    LATEST.parent.mkdir(exist_ok=True)
-    found = {"machine": where, "rows": [asdict(row) for row in rows]}
-    LATEST.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-    return int(any(row.ok is False for row in rows))
+    if before and not same(where, there):
+        print("Compared with another machine's figures: ratios to a baseline hold, values less so.")
+    write(LATEST, where, rows)
+    worse = [row.name for row in rows if (change := found[row.name]) and change.worse]
+    refused = commit(where, rows) if given.commit else ""
+    if refused:
+        print(f"Not committed: {refused}.")
+    missed = any(row.ok is False for row in rows)
+    return int(missed or bool(refused) or bool(worse and not given.commit))
 
 
 if __name__ == "__main__":

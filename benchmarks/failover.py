@@ -10,7 +10,7 @@ import asyncio
 import random  # noqa: TID251
 import signal
 
-from benchmarks.world import Fake, Listener, Row, backend, daemon, fakes, say
+from benchmarks.world import Fake, Listener, Row, backend, daemon, fakes, quantile, say
 
 FAST = '[health]\ninterval = "1s"\nfast_interval = "250ms"\ndown_interval = "1s"\ncontrols = []\n'
 DEFAULT = "[health]\ncontrols = []\n"
@@ -36,13 +36,12 @@ async def _all() -> list[Row]:
     ]
 
 
-def _row(name: str, times: list[float], bound_s: float, quantile: float) -> Row:
-    times = sorted(times)
-    at = times[min(len(times) - 1, int(len(times) * quantile))]
-    median = times[len(times) // 2]
+def _row(name: str, times: list[float], bound_s: float, share: float) -> Row:
+    """Hold a quantile to its bound; the median is compared: by itself, for intervals make it."""
+    at, median = quantile(times, share), quantile(times, 0.5)
     value = f"{at:.2f} s (median {median:.2f} s, {len(times)} times)"
-    figures = {"quantile_s": at, "median_s": median, "count": len(times)}
-    return Row(name, value, f"≤ {bound_s:g} s", at <= bound_s, figures)
+    figures = {"quantile_s": at, "count": len(times)}
+    return Row(name, value, f"≤ {bound_s:g} s", at <= bound_s, figures).against(median)
 
 
 async def _kills(

@@ -15,8 +15,9 @@ import time  # noqa: TID251
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from benchmarks.baseline import beside
 from benchmarks.crowd import Crowd, crowd
-from benchmarks.world import PYTHON, ROOT, Row, cpu_s, daemon, limited, pin, rss_mb, say, wait
+from benchmarks.world import PYTHON, ROOT, Base, Row, cpu_s, daemon, limited, pin, rss_mb, say, wait
 
 SETTINGS = '[health]\ncontrols = []\ncanary = "off"\ninterval = "{interval_s}s"\n'
 JITTER = 1.1
@@ -27,7 +28,7 @@ HTTPX_ORIGINS = 200
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """One daemon in one window."""
+    """One daemon in one window, and what an echo cost around it: CPU, and on the clock."""
 
     backends: int
     probe_s: float
@@ -35,15 +36,27 @@ class Cost:
     memory_mb: float
     late_s: float
     probes: int
+    echo: Base
+    echo_wall: Base
 
     @property
     def ms(self) -> float:
         return self.probe_s * 1e3
 
+    def probe(self, name: str, most: float | None) -> Row:
+        return limited(name, self.ms, most, "ms CPU", _of(self), base=self.echo)
+
+    def core(self, name: str, most: float | None) -> Row:
+        return limited(name, self.share * 100, most, "%", base=self.echo)
+
+    def late(self, name: str, most: float | None = LATE_S) -> Row:
+        return limited(name, self.late_s, most, "s late", base=self.echo_wall)
+
 
 def run() -> list[Row]:
     """Measure, and hold against the bounds."""
     few = measure(10, 10, 20)
+    ten = measure(10, 1, 20)
     hundred = measure(100, 1, 25)
     thousand = measure(1000, 10, 40)
     new = measure(1000, 10, 40, closing=True)
@@ -51,26 +64,31 @@ def run() -> list[Row]:
     most = measure(5000, 10, 30, warm_s=20)
     kept, fresh = httpx_ms()
     idle = few.share - few.probes / 20 * hundred.probe_s
-    ratio = most.probe_s / hundred.probe_s
     more = filled.memory_mb - few.memory_mb
     return [
-        limited("probe, all in, 1,000 backends", thousand.ms, 0.6, "ms CPU", _of(thousand)),
-        limited("probe, new connection each time", new.ms, 0.6, "ms CPU", _of(new)),
+        thousand.probe("probe, all in, 1,000 backends", 0.6),
+        new.probe("probe, new connection each time", 0.6),
         Row("probe, idling of the daemon taken off", f"{_net(thousand, idle):.3f} ms CPU"),
         Row(
             "  peer: shared httpx client, 200 origins",
             f"{kept:.2f} ms CPU kept alive, {fresh:.2f} ms new connections",
             figures={"kept_ms": kept, "new_ms": fresh},
         ),
-        limited("1,000 backends every 10 s, of a core", thousand.share * 100, 6.0, "%"),
-        limited("  with new connections", new.share * 100, 6.0, "%"),
+        ten.probe("a probe, 10 backends every 1 s", None),
+        hundred.probe("a probe, 100 every 1 s", None),
+        filled.probe("a probe, 1,000 every 1 s", None),
+        most.probe("a probe, 5,000 every 10 s", None),
+        limited(
+            "a probe of 5,000 against one of 100", most.probe_s / hundred.probe_s, 1.6, "times"
+        ),
+        thousand.core("1,000 backends every 10 s, of a core", 6.0),
+        new.core("1,000 backends, new connections, of a core", 6.0),
+        filled.core("1,000 backends every 1 s, of a core", None),
         limited("1,000 backends, memory over 10", more, 40.0, "MB", {"of_mb": filled.memory_mb}),
-        limited("1,000 backends, latest probe", thousand.late_s, LATE_S, "s late"),
-        limited("  with new connections", new.late_s, LATE_S, "s late"),
-        limited("1,000 backends every 1 s, of a core", filled.share * 100, None, "%", _of(filled)),
-        limited("5,000 backends: a probe against 100", ratio, 1.6, "times", _of(most)),
-        Row("  a probe of 100 and of 5,000", f"{hundred.ms:.3f} and {most.ms:.3f} ms CPU"),
-        Row("  5,000: memory, latest probe", f"{most.memory_mb:.0f} MB, {most.late_s:.2f} s late"),
+        limited("5,000 backends, memory", most.memory_mb, None, "MB"),
+        thousand.late("1,000 backends, latest probe"),
+        new.late("1,000 backends, new connections, latest probe"),
+        most.late("5,000 backends, latest probe", None),
     ]
 
 
@@ -94,6 +112,7 @@ def measure(
 ) -> Cost:
     """Run a daemon on so many backends; its cost once all are up and `warm_s` passed."""
     with ExitStack() as stack:
+        base = stack.enter_context(beside("echo"))
         servers = stack.enter_context(crowd(closing=closing))
         settings = SETTINGS.format(interval_s=interval_s)
         one = stack.enter_context(daemon(settings + tables(servers, number)))
@@ -105,15 +124,18 @@ def measure(
         time.sleep(window_s)
         told = servers.say("look")
         used, took = cpu_s(one.pid) - before, time.perf_counter() - began
-        cost = Cost(
-            number,
-            used / told["requests"],
-            used / took,
-            rss_mb(one.pid),
-            max(0.0, told["longest_s"] - interval_s * JITTER),
-            int(told["requests"]),
-        )
+        memory = rss_mb(one.pid)
         assert told["backends"] == number
+    cost = Cost(
+        number,
+        used / told["requests"],
+        used / took,
+        memory,
+        max(0.0, told["longest_s"] - interval_s * JITTER),
+        int(told["requests"]),
+        base.cpu("echo"),
+        base.wall("echo"),
+    )
     say(f"{number} backends every {interval_s} s{' anew' if closing else ''}: {cost}")
     return cost
 

@@ -12,7 +12,7 @@ import tempfile
 import time  # noqa: TID251
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,26 +26,63 @@ TICKS = os.sysconf("SC_CLK_TCK")
 PYTHON = sys.executable
 
 
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A baseline measured beside a figure: milliseconds that this work took."""
+
+    name: str
+    ms: float
+
+
 @dataclass
 class Row:
-    """One line of the table. `ok` is None where there is no bound to keep."""
+    """One line of the table. `ok` is None where there is no bound to keep.
+
+    Of `figures` those that `against` puts there are compared with an earlier run. `noise`: by how
+    much the largest of some runs was above the smallest, 0.1 for a tenth; None: not measured.
+    """
 
     name: str
     value: str
     bound: str = ""
     ok: bool | None = None
     figures: dict[str, float] = field(default_factory=dict)
+    part: str = ""
+    baseline: str = ""
+    noise: float | None = None
+
+    def against(self, value: float, base: Base | None = None) -> Self:
+        """Have `value` compared with earlier runs; less is better.
+
+        Times are compared by their ratio to `base`, whatever the units; all else by itself.
+        """
+        self.figures |= {"value": value}
+        if base is not None:
+            self.baseline = base.name
+            self.figures |= {"baseline_ms": base.ms, "ratio": value / base.ms}
+        return self
 
 
 def limited(
-    name: str, value: float, most: float | None, unit: str, figures: dict[str, float] | None = None
+    name: str,
+    value: float,
+    most: float | None,
+    unit: str,
+    figures: dict[str, float] | None = None,
+    *,
+    base: Base | None = None,
 ) -> Row:
-    """Make a row of a figure that may be `most` at most; None: any."""
+    """Make a row of a figure that may be `most` at most; None: any. It is compared."""
     shown = f"{value:.2f} {unit}" if value < 10 else f"{value:.1f} {unit}"
-    found = {"value": value, **(figures or {})}
-    if most is None:
-        return Row(name, shown, figures=found)
-    return Row(name, shown, f"≤ {most:g} {unit}", value <= most, found)
+    row = Row(name, shown, figures=dict(figures or {})).against(value, base)
+    if most is not None:
+        row.bound, row.ok = f"≤ {most:g} {unit}", value <= most
+    return row
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """Give the value below which `share` of them are; 0.5 is the median, 1 the largest."""
+    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
 
 
 def say(text: str) -> None:

@@ -1,0 +1,172 @@
+"""How long a turn of the loop takes: the real loop, its store on disk, from handing in to applied.
+
+Durable turns are failovers: whoever serves fails, and what that changes is synced to disk. The
+others are good answers of healthy backends, while observations are flushed. The daemon's tick goes
+on every second. Everything is on one core, as the daemon is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import tempfile
+import time  # noqa: TID251
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+from benchmarks.baseline import Beside, beside
+from benchmarks.world import Base, Row, limited, quantile, say
+from orchestrator.core.events import Observed, Tick
+from orchestrator.core.fleet import resumed
+from orchestrator.core.model import (
+    Backend,
+    FleetConfig,
+    HealthPolicy,
+    Now,
+    Observation,
+    Service,
+    Source,
+    Verdict,
+)
+from orchestrator.edge.clock import SystemClock
+from orchestrator.edge.log import Log
+from orchestrator.edge.store import Store, in_thread
+from orchestrator.loop import Loop
+
+SIZES = (10, 1000)
+POOL = 100  # backends of one service, as in `probes`
+POLICY = HealthPolicy(fall=1, rise=1, canary_s=None)
+FAILOVERS = 990  # a multiple of what a fleet of either size gives
+ANSWERS = 20_000
+FLUSH_S = 1.5
+
+
+def run() -> list[Row]:
+    """Measure both kinds of turns in a small fleet and in a large one."""
+    with one_core(), quiet():
+        return [row for number in SIZES for row in asyncio.run(measure(number))]
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Keep this process on the first core for as long as the block lasts."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Have log lines made as the daemon makes them, and thrown away."""
+    with Path(os.devnull).open("w") as nowhere:
+        Log(nowhere, time.time).install()
+        try:
+            yield
+        finally:
+            Log(sys.stderr, time.time).install("warning")
+
+
+async def measure(number: int) -> list[Row]:
+    """Give the rows of a fleet of so many backends."""
+    durable: list[float] = []
+    with tempfile.TemporaryDirectory() as folder, beside("sync", "python") as base:
+        store = Store(f"sqlite:///{folder}/aion.db", in_thread(), create=True)
+        await store.load()
+        while len(durable) < FAILOVERS:
+            async with turning(number, store) as loop:
+                await failovers(loop, durable, base)
+        async with turning(number, store) as loop:
+            plain = await answers(loop, store, base)
+        await store.close()
+    say(f"{number} backends: {len(durable)} durable turns, {len(plain)} others")
+    python = base.wall("python")
+    synced = (base.wall("sync"), base.wall("sync", 0.99))
+    return [
+        *_rows(f"durable turn, {number:,} backends", "ms", durable, synced),
+        *_rows(f"other turn, {number:,} backends", "µs", plain, (python, python)),
+    ]
+
+
+def _rows(name: str, unit: str, times: list[float], bases: tuple[Base, Base]) -> list[Row]:
+    worst = limited(f"{name}, p99", quantile(times, 0.99), None, unit, base=bases[1])
+    worst.value += f" (longest {max(times):.1f} {unit}, {len(times)} times)"
+    return [limited(f"{name}, median", quantile(times, 0.5), None, unit, base=bases[0]), worst]
+
+
+@asynccontextmanager
+async def turning(number: int, store: Store) -> AsyncIterator[Loop]:
+    """Run a loop over a new fleet in which everybody is up and every service is served."""
+    clock, names = SystemClock(), [f"b{at}" for at in range(number)]
+    config = FleetConfig(
+        backends={
+            name: Backend(
+                name, "static", "openai", url=f"http://{name}", remote=False, health=POLICY
+            )
+            for name in names
+        },
+        services={
+            f"s{at}": Service(f"s{at}", tuple(names[at : at + POOL]))
+            for at in range(0, number, POOL)
+        },
+    )
+    loop = Loop(resumed(config, Now(clock.steady(), clock.wall())), clock=clock, store=store)
+    tasks = [asyncio.create_task(loop.run()), asyncio.create_task(loop.tick())]
+    try:
+        for name in names:
+            await loop.committed(_seen(name, Verdict.OK, clock.steady()))
+        await loop.committed(Tick(clock.boot()))
+        assert loop.fleet.world.settled
+        assert all(service.active for service in loop.fleet.services.values())
+        yield loop
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+def _seen(name: str, verdict: Verdict, at: float) -> Observed:
+    return Observed(Observation(name, Source.PROBE, verdict, verdict.value, 0.01, 200), at)
+
+
+async def failovers(loop: Loop, times: list[float], base: Beside) -> None:
+    """Add milliseconds of each failover: in every service in turn, until only its last is up."""
+    rounds = min(len(loop.fleet.backends), POOL) - 1
+    for name in [name for _ in range(rounds) for name in loop.fleet.services]:
+        old = loop.fleet.services[name].active
+        assert old is not None
+        began = time.perf_counter()
+        turn = await loop.committed(_seen(old, Verdict.FAILED, loop.now().at))
+        times.append((time.perf_counter() - began) * 1e3)
+        assert turn.durable
+        assert loop.fleet.services[name].active not in {None, old}
+        if len(times) % 99 == 0:
+            base.more()
+
+
+async def answers(loop: Loop, store: Store, base: Beside) -> list[float]:
+    """Microseconds of each good answer's turn."""
+    flushing = asyncio.create_task(_flush(store))
+    names, times = list(loop.fleet.backends), []
+    for at in range(ANSWERS):
+        event = _seen(names[at % len(names)], Verdict.OK, loop.now().at)
+        began = time.perf_counter()
+        turn = await loop.committed(event)
+        times.append((time.perf_counter() - began) * 1e6)
+        assert not turn.durable
+        if at % 5000 == 4999:
+            base.more()
+    assert not flushing.done(), flushing
+    flushing.cancel()
+    await asyncio.wait([flushing])
+    return times
+
+
+async def _flush(store: Store) -> None:
+    while True:
+        await asyncio.sleep(FLUSH_S)
+        await store.flush()
