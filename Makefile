@@ -3,6 +3,7 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 TEST ?=
+PART ?=
 MINUTES ?= 10
 SEED ?= 1
 
@@ -46,8 +47,8 @@ lint: $(VENV)/.dev ## lint, format, types, layers
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports
 
-bench: $(VENV)/.dev ## measure speed and memory, and print the table
-	$(PY) -m benchmarks
+bench: $(VENV)/.dev ## measure speed and memory against the committed figures; PART="store turns" for some
+	$(PY) -m benchmarks $(PART)
 
 soak: $(VENV)/.dev ## kill, freeze and cut off for MINUTES=10 and see that it holds; SEED=1
 	$(PY) -m tests.e2e.soak --minutes $(MINUTES) --seed $(SEED)

@@ -63,14 +63,17 @@ def measured(part: str) -> list[Row]:
 
 
 def table(rows: Sequence[Row], found: dict[str, Change | None]) -> str:
-    """Lay the rows out in columns; the last is the change against the committed ones."""
-    cells = [
-        (row.name, row.value, row.bound, WORDS[row.ok], str(found[row.name] or "")) for row in rows
-    ]
+    """Lay the rows out in columns; the last is the change against the committed ones, and noise."""
+    cells = [(row.name, row.value, row.bound, WORDS[row.ok], _held(row, found)) for row in rows]
     widths = [max(len(cell[at]) for cell in cells) for at in range(5)]
     return "\n".join(
         "  ".join(cell[at].ljust(widths[at]) for at in range(5)).rstrip() for cell in cells
     )
+
+
+def _held(row: Row, found: dict[str, Change | None]) -> str:
+    change = str(found[row.name] or "")
+    return change if row.noise is None else f"{change} noise {row.noise:.0%}".strip()
 
 
 def read(path: Path) -> tuple[dict[str, str | int | float], list[Row]]:
@@ -99,7 +102,8 @@ def commit(where: dict[str, str | int | float], rows: Sequence[Row]) -> str:
         return "a bound is missed"
     if not same(where, machine_then) and {row.part for row in rows} != set(PARTS):
         return "another machine's figures are there, so measure all parts"
-    write(COMMITTED, where, compare.refreshed(rows, before))
+    there_still = [row for row in before if row.part in PARTS]
+    write(COMMITTED, where, compare.refreshed(rows, there_still))
     return ""
 
 
