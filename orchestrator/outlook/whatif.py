@@ -68,6 +68,7 @@ _FILLERS = frozenset(
     (
         *("the", "our", "own", "a", "an", "is", "are", "goes", "go", "gets", "get", "comes"),
         *("come", "now", "off", "and", "both", "backend", "backends", "api", "again"),
+        "then",
     )
 )
 _NETWORK = frozenset({"network", "internet", "connection", "line"})
@@ -146,6 +147,8 @@ def _clause(
     names = {name.lower(): name for name in backends}
     words = [word.strip(".,") for word in re.split(r"[\s,]+", rest) if word.strip(".,")]
     verbs = [_VERBS[word] for word in words if word in _VERBS and word not in names]
+    if not verbs and words and words[-1] in _VERBS:  # a backend is called as this verb is
+        verbs = [_VERBS[words.pop()]]
     others = [w for w in words if w in names or (w not in _VERBS and w not in _FILLERS)]
     if not verbs:
         lost = next((word for word in others if word not in names), "")
