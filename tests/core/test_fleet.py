@@ -31,6 +31,7 @@ from orchestrator.core.events import (
 )
 from orchestrator.core.fleet import step
 from orchestrator.core.model import (
+    DnsPolicy,
     DnsTrouble,
     Health,
     HealthPolicy,
@@ -543,6 +544,16 @@ def test_with_everything_down_the_name_points_at_the_gateway():
     world.down("a", "b")
     assert world.active is None
     assert world.fleet.services["chat"].publication.wanted == DNS.gateway
+
+
+def test_with_everything_down_and_no_gateway_the_name_keeps_its_record():
+    targets = (Target("CNAME", "a.example.net"),)
+    world = World(config(backend("a", targets=targets), dns=DnsPolicy("ai.example.org")))
+    world.up("a")
+    world.down("a")
+    assert world.active is None
+    record = world.fleet.services["chat"].publication
+    assert (record.wanted, record.wanted_epoch) == (targets, world.epoch)
 
 
 def test_the_attempt_is_remembered_before_the_write_and_the_read_confirms_it():

@@ -165,6 +165,18 @@ def test_without_controls_verdicts_are_drawn_at_once():
     assert world.active == "b"
 
 
+def test_one_question_at_a_time_until_its_answer_must_be_lost():
+    world = remote_world()
+    for _ in range(10):
+        world.sees("a", BAD)
+        world.tick()
+    assert world.effects.count(AskControls()) == 1
+    for _ in range(3):
+        world.tick()
+        world.sees("a", BAD)
+    assert world.effects.count(AskControls()) == 2
+
+
 def test_a_lost_question_is_asked_again():
     world = remote_world()
     world.sees("a", BAD)
@@ -250,6 +262,19 @@ def test_a_session_past_its_end_is_out():
     assert world.active == "a"
     live(world, 1001, beating="ab", up="ab")
     assert world.active is None
+
+
+@pytest.mark.parametrize(("others", "leaves_s"), [("b", 700), ("", 1000)])
+def test_a_session_is_left_at_its_margin_or_serves_to_its_end_if_nobody_else_can(others, leaves_s):
+    session = Session("s-a", START, START, ends_at=START + 1000)
+    stored = {"a": BackendState("a", session=session)}
+    world = World(config(*(backend(name) for name in "a" + others)), backends=stored)
+    world.up("a", *others)
+    while world.at < START + leaves_s - 1:
+        live(world, 1, beating="a")
+        assert world.active == "a"
+    live(world, 2, beating="a")
+    assert world.active == (others or None)
 
 
 def test_the_agents_word_counts_like_a_probe():

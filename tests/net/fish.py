@@ -28,6 +28,7 @@ NETS: dict[str, tuple[str, ...]] = {
     "durations": ("tests/settings/test_load.py",),
     "loop": ("tests/loop",),
     "store": ("tests/edge/store/test_store.py", "tests/edge/store/test_disk.py"),
+    "observations": ("tests/edge/store/test_observations.py",),
     "reconciler": ("tests/edge/dns/test_reconciler.py",),
     "dyndns2": ("tests/edge/dns/test_dyndns2.py",),
     "cloudflare": ("tests/edge/dns/test_cloudflare.py",),
@@ -72,12 +73,15 @@ DURATIONS = "orchestrator/core/durations.py"
 LOOP = "orchestrator/loop.py"
 STORE = "orchestrator/edge/store.py"
 QUERIES = "orchestrator/edge/queries.py"
+PRUNING = "orchestrator/edge/pruning.py"
+SQLITE = "orchestrator/edge/sqlite.py"
 RECONCILER = "orchestrator/edge/dns/reconciler.py"
 CLOUDFLARE = "orchestrator/edge/dns/cloudflare.py"
 ALERTS = "orchestrator/edge/alerts.py"
 PACER = "orchestrator/edge/pacer.py"
 CLOCK = "orchestrator/edge/clock.py"
 CONTROLS = "orchestrator/edge/controls.py"
+RUNNER = "jobs/runner.py"
 TRIGGERS = "jobs/triggers.py"
 DISCOVERY = "orchestrator/web/discovery.py"
 GUARD = "orchestrator/web/guard.py"
@@ -261,6 +265,22 @@ FISH = (
         "later = replace(state.session, beat_at=state.session.beat_at - gap_s)",
         ("rules",),
     ),
+    Fish(
+        "what timed out while we slept counts",
+        "a gap is doubt, not evidence: what began before it says nothing bad",
+        EVIDENCE,
+        "gap_at is not None and event.started_at < gap_at:",
+        "gap_at is not None and event.started_at > gap_at:",
+        ("rules",),
+    ),
+    Fish(
+        "asked while asked",
+        "one question to the controls at a time, until its answer must be lost",
+        FLEET,
+        "if asked_at is not None and draft.at - asked_at > LOST_ANSWER_S:",
+        "if asked_at is not None and draft.at - asked_at < LOST_ANSWER_S:",
+        ("rules",),
+    ),
     # ── who serves ──────────────────────────────────────────────────────────────────────────────
     Fish(
         "failback before it is well",
@@ -311,8 +331,8 @@ FISH = (
         ("rules",),
     ),
     Fish(
-        "the epoch stands still",
-        "every assignment has an epoch of its own, and epochs grow",
+        "the record's epoch again",
+        "next epoch = max(stored, the record's) + 1",
         ASSIGNMENT,
         "return max(state.epoch, record.wanted_epoch, record.confirmed_epoch) + 1",
         "return max(state.epoch + 1, record.wanted_epoch, record.confirmed_epoch)",
@@ -332,6 +352,22 @@ FISH = (
         CONFIGURING,
         "floor = max(draft.world.epoch_floor, draft.service(name).epoch)",
         "floor = min(draft.world.epoch_floor, draft.service(name).epoch)",
+        ("rules",),
+    ),
+    Fish(
+        "left only at its end",
+        "who serves has its deadline further away than its drain margin",
+        ASSIGNMENT,
+        "ending=ends_at is not None and ends_at - draft.at <= spec.drain_margin_s,",
+        "ending=ends_at is not None and ends_at - draft.at <= 0.0,",
+        ("rules",),
+    ),
+    Fish(
+        "a name is forgotten",
+        "what is wanted of a name is never nothing",
+        ASSIGNMENT,
+        "wanted = targets(draft, service, to) or state.publication.wanted",
+        "wanted = targets(draft, service, to)",
         ("rules",),
     ),
     # ── what the operator said ──────────────────────────────────────────────────────────────────
@@ -401,6 +437,14 @@ FISH = (
         ("rules",),
     ),
     Fish(
+        "incidents are numbered anew at a start",
+        "ids of incidents, and so of notices, are not used again",
+        CONFIGURING,
+        "incident_seq=world.incident_seq,",
+        "incident_seq=0,",
+        ("rules",),
+    ),
+    Fish(
         "a restart closes what is open",
         "nothing is over before everything was looked at once",
         NOTICES,
@@ -438,6 +482,14 @@ FISH = (
         ALERTS,
         "if self._held() or now < self._next_try():",
         "if now < self._next_try():",
+        ("alerts",),
+    ),
+    Fish(
+        "what concerns everybody goes to one",
+        "escalated: to every channel",
+        ALERTS,
+        'await self._send(everywhere, self._settings.channels, "every")',
+        'await self._send(everywhere, self._settings.channels, "first")',
         ("alerts",),
     ),
     # ── what is published ───────────────────────────────────────────────────────────────────────
@@ -514,6 +566,14 @@ FISH = (
         ("reconciler",),
     ),
     Fish(
+        "backs off by the same",
+        "failures back off to at most 30 s",
+        RECONCILER,
+        "        self._failures += 1",
+        "        self._failures = 1",
+        ("reconciler",),
+    ),
+    Fish(
         "sent again after a lost answer",
         "a write whose answer was lost is not repeated before it was read",
         RECONCILER,
@@ -535,6 +595,14 @@ FISH = (
         CLOUDFLARE,
         'if not isinstance(envelope, dict) or envelope.get("success") is not True:',
         "if not isinstance(envelope, dict):",
+        ("cloudflare",),
+    ),
+    Fish(
+        "names that end alike",
+        "nothing else in the zone is ever touched",
+        CLOUDFLARE,
+        'if str(row.get("name", "")).lower() == wanted]',
+        'if str(row.get("name", "")).lower().endswith(wanted)]',
         ("cloudflare",),
     ),
     # ── what survives ───────────────────────────────────────────────────────────────────────────
@@ -586,6 +654,30 @@ FISH = (
         "await self._do(lambda connection: queries.save_turn(connection, turn, now, audit))",
         ("store",),
     ),
+    Fish(
+        "unsynced",
+        "a committed transition survives a power cut",
+        SQLITE,
+        'cursor.execute("PRAGMA synchronous=FULL")',
+        'cursor.execute("PRAGMA synchronous=NORMAL")',
+        ("store",),
+    ),
+    Fish(
+        "old and unsent is let go of",
+        "a notice is never lost",
+        PRUNING,
+        "_before(c, notice, notice.c.sent_at, at - NOTICES_S)",
+        "_before(c, notice, notice.c.created_at, at - NOTICES_S)",
+        ("store",),
+    ),
+    Fish(
+        "statistics end with a failed write",
+        "what could not be written is written the next time",
+        STORE,
+        "            rolling.put_back(batch)",
+        "            pass",
+        ("observations",),
+    ),
     # ── when ────────────────────────────────────────────────────────────────────────────────────
     Fish(
         "jitter only upwards",
@@ -628,6 +720,22 @@ FISH = (
         ("jobs",),
     ),
     Fish(
+        "crashes add up",
+        "two crashes in a row quarantine a job, not two in a year",
+        RUNNER,
+        "entry.crashes = entry.crashes + 1 if problem.startswith(CRASHED) else 0",
+        "entry.crashes += problem.startswith(CRASHED)",
+        ("jobs",),
+    ),
+    Fish(
+        "made up for just before it is due",
+        "a missed job is not made up for if its next run is less than 2 h away",
+        RUNNER,
+        "if after is None or after - wall >= NOT_IF_NEXT_WITHIN_S:",
+        "if after is None or after >= NOT_IF_NEXT_WITHIN_S:",
+        ("jobs",),
+    ),
+    Fish(
         "the first of several units",
         "a duration that is not understood is refused",
         DURATIONS,
@@ -650,6 +758,14 @@ FISH = (
         GUARD,
         "        if self._deadline is None:\n            body",
         "        if not self._disarm():\n            body",
+        ("guard",),
+    ),
+    Fish(
+        "each piece within the limit",
+        "a body has a limit, however it comes",
+        GUARD,
+        "        if self._received > self.limits.body:",
+        "        if len(body) > self.limits.body:",
         ("guard",),
     ),
     Fish(

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from webkit import Site, backend, run, serving, world
 
-from orchestrator.core.events import Pause, Reconfigured
-from orchestrator.core.model import FleetConfig, Service, Verdict
+from orchestrator.core.events import Observed, Pause, Reconfigured
+from orchestrator.core.model import FleetConfig, Observation, Service, Source, Verdict
 from orchestrator.web.discovery import matches
 
 TAGS = st.text(alphabet=st.characters(min_codepoint=0x23, max_codepoint=0x7E), max_size=8)
@@ -68,6 +68,23 @@ def test_the_list_of_all_services_says_at_any_time_what_each_of_them_says():
             site.stand.seen(name, Verdict.FAILED, times=3)
         listed = (await site.client.get("/discovery")).json()["services"]
         assert {told["state"] for told in listed.values()} == {"down"}
+
+    run(test)
+
+
+def test_a_cool_down_shows_and_so_does_its_end_which_comes_by_time_alone():
+    async def test(site: Site) -> None:
+        async def fallbacks() -> list[str]:
+            told = (await site.client.get("/discovery/chat")).json()
+            return [one["backend"] for one in told["fallbacks"]]
+
+        assert await fallbacks() == ["kaggle", "lab"]
+        busy = Observation("kaggle", Source.PROBE, Verdict.BUSY, retry_after_s=30.0)
+        site.stand.feed(Observed(busy, site.stand.at))
+        site.stand.pass_time(29)
+        assert await fallbacks() == ["lab"]
+        site.stand.pass_time(2)
+        assert await fallbacks() == ["kaggle", "lab"]
 
     run(test)
 

@@ -12,9 +12,16 @@ from orchestrator.core.records import Place, Record, Verdict, plan
 from orchestrator.edge.dns import open_provider
 from orchestrator.errors import BadReply, ConfigError, NotAllowed, Throttled, Unreachable
 from tests.edge.dns.world import A1, A2, ALIAS, NAME, cloudflare_settings
-from tests.standins.cloudflare import ROOT, CloudflareStandin, Faults
+from tests.standins.cloudflare import ROOT, CloudflareStandin, Faults, paged
 
 PLACE = Place(name=NAME, zone="example.org", instance="home", proxied=False)
+
+
+class Unfiltered(CloudflareStandin):
+    """Lists the whole zone, whatever it is asked for."""
+
+    async def _list(self, request):
+        return paged(request, list(self._zone(request).records.values()), largest=100)
 
 
 def with_standin(scenario, **settings):
@@ -98,6 +105,20 @@ def test_records_at_other_names_and_of_other_types_are_neither_read_nor_touched(
         assert {r["type"] for r in standin.held(NAME)} == {"A", "TXT"}
 
     with_standin(scenario)
+
+
+def test_records_of_other_names_are_passed_over_even_if_they_are_shown():
+    """Should the filter ever be ignored, names that end in ours are still not ours."""
+
+    async def run():
+        async with Unfiltered() as standin:
+            for n, name in enumerate((NAME, f"x.{NAME}", f"x{NAME}", "example.org")):
+                standin.by_hand(name, "A", f"198.51.100.{n}")
+            provider = open_provider(cloudflare_settings(standin))
+            assert [record.content for record in await provider.read(NAME)] == ["198.51.100.0"]
+            await provider.close()
+
+    asyncio.run(run())
 
 
 def test_more_records_than_a_page_are_all_read():

@@ -187,6 +187,26 @@ def test_a_write_that_never_arrives_is_repeated():
     scenario(check, A1)
 
 
+def test_failures_back_off_to_half_a_minute_and_begin_anew_after_a_success():
+    async def run():
+        async with CloudflareStandin() as standin:
+            holder, settings = Holder(A1), cloudflare_settings(standin)
+            provider = open_provider(settings)
+            made = reconciler(settings, provider, holder, pace=Pace())
+            standin.faults = Faults("error")
+            waits = [await made.turn() for _ in range(9)]
+            standin.faults = Faults()
+            while not holder.in_place:
+                await made.turn()
+            standin.faults = Faults("error")
+            waits.append(await made.turn())
+            await provider.close()
+            return waits
+
+    limits = [0.5, 1, 2, 4, 8, 16, 30, 30, 30, 0.5]
+    assert asyncio.run(run()) == [0.75 * limit for limit in limits]  # jitter: here in its middle
+
+
 def test_retry_after_is_honoured_even_when_something_newer_is_wanted():
     async def check(standin, holder, made):
         await until(lambda: holder.in_place)

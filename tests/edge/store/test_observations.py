@@ -10,6 +10,7 @@ from orchestrator.core.model import Now, Observation, Source, Verdict
 from orchestrator.edge import pruning
 from orchestrator.edge.rolling import CHANGES, LATEST, Rolling, Tally
 from orchestrator.edge.runners import in_thread
+from orchestrator.errors import StoreError
 
 HOUR = 3600.0
 START = 500_000 * HOUR
@@ -78,6 +79,27 @@ def test_flushing_from_two_places_at_once_counts_nothing_twice(database, using):
 
     using(database, before)
     using(database, at_once, run=in_thread)
+
+
+def test_what_could_not_be_written_is_written_the_next_time(database, using):
+    async def work(store, _saved):
+        db = sqlite3.connect(database)
+        db.execute("create trigger no before insert on tally begin select raise(abort, 'no'); end")
+        for hour in range(3):
+            store.observe(seen(), START + hour * HOUR)
+            with pytest.raises(StoreError):
+                await store.flush(everything=True)
+        db.execute("drop trigger no")
+        db.close()
+        await store.flush(everything=True)
+
+    async def read(store, _saved):
+        history = await store.history("lab")
+        assert [tally.ok for tally in history.hours] == [1, 1, 1]
+        assert len(history.changes) == 1
+
+    using(database, work)
+    using(database, read)
 
 
 def test_changes_are_a_ring_that_goes_on_after_a_restart(database, using):

@@ -13,10 +13,13 @@ from orchestrator.core.model import (
     Notice,
     NoticeKind,
     Now,
+    Observation,
     Publication,
     ServiceState,
     Severity,
+    Source,
     Target,
+    Verdict,
     World,
 )
 from orchestrator.edge.store import Audit, Store, in_thread, inline
@@ -207,6 +210,49 @@ def test_runs_of_jobs_are_known_from_before_they_start(database, using):
 
     using(database, start)
     using(database, read)
+
+
+def test_what_is_open_or_unsent_is_kept_however_old_it_is(database, using):
+    day = 86400.0
+
+    async def work(store, _saved):
+        ended = incident(2, closed_at=NOW.at + day)
+        told = notice(2, sent_at=NOW.at + day)
+        turn = Turn(
+            incidents={one.key: one for one in (incident(1), ended)},
+            notices={one.id: one for one in (notice(1), told)},
+        )
+        await store.commit(turn, NOW)
+        await store.prune(Now(NOW.at + 2 * day, NOW.wall))
+        assert await store.incident("i2") == ended, "what is over is kept for a while"
+        await store.prune(Now(NOW.at + 3650 * day, NOW.wall))
+        assert await store.incident("i2") is None
+
+    async def read(_store, saved):
+        assert list(saved.incidents.values()) == [incident(1)]
+        assert saved.outbox == {"n1": notice(1)}
+
+    using(database, work)
+    using(database, read)
+    with sqlite3.connect(database) as db:
+        assert db.execute("select id from notice").fetchall() == [("n1",)]
+    db.close()
+
+
+def test_a_transition_is_on_the_disk_before_its_commit_returns(database, using, runner):
+    """SQLite's FULL (2): a power cut right after it costs nothing. Statistics may be written as
+    NORMAL (1), and leave the transitions after them as they were."""
+
+    async def synchronous(store):
+        return await store._do(lambda c: c.exec_driver_sql("PRAGMA synchronous").scalar())
+
+    async def work(store, _saved):
+        assert await synchronous(store) == 2
+        store.observe(Observation("lab", Source.PROBE, Verdict.OK), NOW.at)
+        await store.flush(everything=True)
+        assert await synchronous(store) == 2
+
+    using(database, work, runner)
 
 
 def test_written_at_only_grows(database, using):
