@@ -96,7 +96,12 @@ class Faults:
         if phase != self._phase or self.m.time.true >= self._until:
             return
         self._plan(kind, phase)  # first: what begins now may kill the process
-        kind.begin(self, min(self.lasting(kind.lasts_s), self._until - self.m.time.true))
+        kind.begin(self, min(self.lasting(kind.lasts_s), self.left_s))
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until this phase ends."""
+        return self._until - self.m.time.true
 
     def ends(self, after_s: float, what: Callable[[], None]) -> None:
         """Undo a fault then, unless its phase was over before."""
@@ -180,11 +185,14 @@ def _operator_lost(faults: Faults, lasts_s: float) -> None:
 
 
 def _poison(faults: Faults, _lasts_s: float) -> None:
-    """A request that fails wherever it goes, and one that works."""
-    names = tuple(faults.m.world.places)
+    """A request that fails wherever it goes; beside it, one that works where it can."""
+    places = faults.m.world.places
+    names = tuple(places)
     for _ in range(4):
         faults.m.report(Traffic((names[0], names[1]), None, "HTTP 500"))
-    faults.m.report(Traffic((), faults.m.serving("chat")))
+    serving = faults.m.serving("chat")
+    if serving is not None and places[serving].good_since is not None:
+        faults.m.report(Traffic((), serving))
 
 
 def _dns_ill(faults: Faults, lasts_s: float) -> None:
@@ -223,7 +231,8 @@ def _killed(faults: Faults, _lasts_s: float) -> None:
 
 
 def _suspended(faults: Faults, _lasts_s: float) -> None:
-    faults.m.suspend(faults.pick((6.0, 30.0, 90.0, 90.0, 900.0)))
+    seconds = faults.pick((6.0, 30.0, 90.0, 90.0, 900.0))
+    faults.m.suspend(min(seconds, faults.left_s))
 
 
 def _clock_stepped(faults: Faults, lasts_s: float) -> None:

@@ -152,6 +152,7 @@ class Machine:
         self.store: SimulatedStore | None = None
         self.discovery: Discovery | None = None
         self.asleep_until = 0.0
+        self.in_doubt = False  # the last life was killed while it committed something
         self._folder = folder
         self._home = folder / "life1"
         self._home.mkdir(parents=True)
@@ -237,6 +238,7 @@ class Machine:
         self._dead = True
         self.up_since = self.assembly = self.discovery = self._ends = None
         store, self.store = self.store, None
+        self.in_doubt = store is not None and store.under_way is not None
         before, self._home = self._home, self._folder / f"life{self.lives + 1}"
         self._home.mkdir()
         for file in before.iterdir():

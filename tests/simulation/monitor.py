@@ -99,8 +99,9 @@ class Monitor:
             if state.epoch == seen.epoch and state.active != seen.active:
                 self.breach("intent", f"{name}: {seen.active} was committed, found {state.active}")
             seen.epoch, seen.active = state.epoch, state.active
-        if self._kept is not None and self._kept != self._lasting():
-            self.breach("I4", f"committed {self._kept}, found {self._lasting()} after a start")
+        kept, self._kept = self._kept, self._lasting()
+        if kept is not None and kept != self._kept and not self._m.in_doubt:
+            self.breach("I4", f"committed {kept}, found {self._kept} after a start")
         self._paused = fleet.world.paused_since is not None
         for id_ in saved.outbox:
             self._pending.setdefault(id_, self._m.time.true)
@@ -130,14 +131,12 @@ class Monitor:
         for name in turn.backends:
             self._believed[name] = fleet.backends[name].health
         self._isolated, self._paused = isolated, paused
-        self._kept = self._lasting() if turn.durable or self._kept is None else self._kept
+        if turn.durable:
+            self._kept = self._lasting()
 
     def _lasting(self) -> tuple[Any, ...]:
         """Gather what an operator said, which must survive a kill once committed."""
         fleet = self._fleet()
-        store = self._m.store
-        if store is not None and store.under_way is not None:
-            return ()
         pins = {name: state.pin for name, state in fleet.services.items()}
         drained = {name for name, state in fleet.backends.items() if state.drained}
         return (pins, drained, fleet.world.paused_since, fleet.world.paused_until)
@@ -259,9 +258,9 @@ class Monitor:
                 self._judge_overwritten(change.before.id, state)
             self._judge_epoch(change.after)
         hard = state.pin is not None and state.pin.hard
-        if active is not None and theirs and not hard:
-            if active.health not in (*ALIVE, Health.UNKNOWN):
-                self.breach("I5", f"{active.name} is published and {active.health}")
+        shown = active is not None and theirs and not hard
+        if shown and active.health not in (*ALIVE, Health.UNKNOWN):
+            self.breach("I5", f"{active.name} is published and {active.health}")
 
     def _judge_overwritten(self, id_: str, state: ServiceState) -> None:
         record = self._m.zone.records.get(id_)
