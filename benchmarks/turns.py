@@ -14,10 +14,11 @@ import tempfile
 import time  # noqa: TID251
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.baseline import Beside, beside
-from benchmarks.world import Base, Row, limited, quantile, say
+from benchmarks.world import Base, Row, limited, quantile
 from orchestrator.core.events import Observed, Tick
 from orchestrator.core.fleet import resumed
 from orchestrator.core.model import (
@@ -71,31 +72,56 @@ def quiet() -> Iterator[None]:
             Log(sys.stderr, time.time).install("warning")
 
 
+@dataclass
+class Took:
+    """What turns took, each: seconds on the clock and of all this process's CPU."""
+
+    wall_s: list[float] = field(default_factory=list)
+    cpu_s: list[float] = field(default_factory=list)
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Time one turn."""
+        cpu, wall = time.process_time(), time.perf_counter()
+        yield
+        self.wall_s.append(time.perf_counter() - wall)
+        self.cpu_s.append(time.process_time() - cpu)
+
+    def rows(self, name: str, unit: str, bases: tuple[Base, Base, Base]) -> list[Row]:
+        """Give median and p99 on the clock and the median of CPU, in `ms` or `µs`."""
+        times = 1e3 if unit == "ms" else 1e6
+        middle, late, cpu = (
+            quantile(found, share) * times
+            for found, share in ((self.wall_s, 0.5), (self.wall_s, 0.99), (self.cpu_s, 0.5))
+        )
+        worst = limited(f"{name}, p99", late, None, unit, base=bases[1])
+        longest = max(self.wall_s) * times
+        worst.value += f" (longest {longest:,.1f} {unit}, {len(self.wall_s):,} times)"
+        return [
+            limited(f"{name}, median", middle, None, unit, base=bases[0]),
+            worst,
+            limited(f"{name}, CPU", cpu, None, f"{unit} CPU", base=bases[2]),
+        ]
+
+
 async def measure(number: int) -> list[Row]:
     """Give the rows of a fleet of so many backends."""
-    durable: list[float] = []
+    durable, plain = Took(), Took()
     with tempfile.TemporaryDirectory() as folder, beside("sync", "python") as base:
         store = Store(f"sqlite:///{folder}/aion.db", in_thread(), create=True)
         await store.load()
-        while len(durable) < FAILOVERS:
+        while len(durable.wall_s) < FAILOVERS:
             async with turning(number, store) as loop:
                 await failovers(loop, durable, base)
         async with turning(number, store) as loop:
-            plain = await answers(loop, store, base)
+            await answers(loop, store, plain, base)
         await store.close()
-    say(f"{number} backends: {len(durable)} durable turns, {len(plain)} others")
-    python = base.wall("python")
-    synced = (base.wall("sync"), base.wall("sync", 0.99))
+    python = (base.wall("python"), base.wall("python"), base.cpu("python"))
+    synced = (base.wall("sync"), base.wall("sync", 0.99), base.cpu("python"))
     return [
-        *_rows(f"durable turn, {number:,} backends", "ms", durable, synced),
-        *_rows(f"other turn, {number:,} backends", "µs", plain, (python, python)),
+        *durable.rows(f"durable turn, {number:,} backends", "ms", synced),
+        *plain.rows(f"other turn, {number:,} backends", "µs", python),
     ]
-
-
-def _rows(name: str, unit: str, times: list[float], bases: tuple[Base, Base]) -> list[Row]:
-    worst = limited(f"{name}, p99", quantile(times, 0.99), None, unit, base=bases[1])
-    worst.value += f" (longest {max(times):.1f} {unit}, {len(times)} times)"
-    return [limited(f"{name}, median", quantile(times, 0.5), None, unit, base=bases[0]), worst]
 
 
 @asynccontextmanager
@@ -133,37 +159,35 @@ def _seen(name: str, verdict: Verdict, at: float) -> Observed:
     return Observed(Observation(name, Source.PROBE, verdict, verdict.value, 0.01, 200), at)
 
 
-async def failovers(loop: Loop, times: list[float], base: Beside) -> None:
-    """Add milliseconds of each failover: in every service in turn, until only its last is up."""
+async def failovers(loop: Loop, took: Took, base: Beside) -> None:
+    """Time failovers, in every service in turn, until only its last is up."""
     rounds = min(len(loop.fleet.backends), POOL) - 1
     for name in [name for _ in range(rounds) for name in loop.fleet.services]:
         old = loop.fleet.services[name].active
         assert old is not None
-        began = time.perf_counter()
-        turn = await loop.committed(_seen(old, Verdict.FAILED, loop.now().at))
-        times.append((time.perf_counter() - began) * 1e3)
+        event = _seen(old, Verdict.FAILED, loop.now().at)
+        with took.one():
+            turn = await loop.committed(event)
         assert turn.durable
         assert loop.fleet.services[name].active not in {None, old}
-        if len(times) % 99 == 0:
+        if len(took.wall_s) % 99 == 0:
             base.more()
 
 
-async def answers(loop: Loop, store: Store, base: Beside) -> list[float]:
-    """Microseconds of each good answer's turn."""
+async def answers(loop: Loop, store: Store, took: Took, base: Beside) -> None:
+    """Time the turns of good answers."""
     flushing = asyncio.create_task(_flush(store))
-    names, times = list(loop.fleet.backends), []
+    names = list(loop.fleet.backends)
     for at in range(ANSWERS):
         event = _seen(names[at % len(names)], Verdict.OK, loop.now().at)
-        began = time.perf_counter()
-        turn = await loop.committed(event)
-        times.append((time.perf_counter() - began) * 1e6)
+        with took.one():
+            turn = await loop.committed(event)
         assert not turn.durable
         if at % 5000 == 4999:
             base.more()
     assert not flushing.done(), flushing
     flushing.cancel()
     await asyncio.wait([flushing])
-    return times
 
 
 async def _flush(store: Store) -> None:

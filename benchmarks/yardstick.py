@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time  # noqa: TID251
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -82,7 +83,8 @@ def echo(_folder: Path) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def _database(path: Path, synchronous: str) -> Iterator[sqlite3.Connection]:
-    with closing(sqlite3.connect(path, isolation_level=None)) as base:
+    base = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    with closing(base):
         base.execute("PRAGMA journal_mode=WAL")
         base.execute(f"PRAGMA synchronous={synchronous}")
         base.execute("CREATE TABLE t (name TEXT PRIMARY KEY, n INTEGER, x REAL, s TEXT)")
@@ -107,15 +109,15 @@ def rows(folder: Path) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def sync(folder: Path) -> Iterator[Callable[[], None]]:
-    """One row committed with synchronous=FULL."""
-    with _database(folder / "sync.db", "FULL") as base:
+    """One row committed with synchronous=FULL, by a thread that is waited for."""
+    with _database(folder / "sync.db", "FULL") as base, ThreadPoolExecutor(1) as thread:
 
-        def work() -> None:
+        def commit() -> None:
             base.execute("BEGIN IMMEDIATE")
             base.execute("INSERT OR REPLACE INTO t VALUES ('a', 1, 0.5, ?)", ("x" * 500,))
             base.execute("COMMIT")
 
-        yield work
+        yield lambda: thread.submit(commit).result()
 
 
 @contextmanager
