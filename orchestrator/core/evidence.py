@@ -1,7 +1,8 @@
 """What the world says: probes, traffic, heartbeats, and whether our own network works.
 
-No verdict on a remote backend is drawn before it is known that the fault is not ours: either the
-controls answered, or something remote did, since the failure that completes the verdict began.
+No verdict on a remote backend is drawn before it is known that the fault is not ours: the controls
+answered, or something remote did, since the failure that completes the verdict began; and where the
+controls had failed before, it began only after we were proven online.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ FRESH_EVIDENCE_S = 1.0  # being online this long before a failure began still co
 REMOTE_OK_EVERY_S = 0.5  # how finely the last remote success is remembered
 CONTROLS_FALL = 2  # controls that must fail before it may be us
 LATELY = 1.2  # intervals, jitter and the answer's own time included, in which a success is recent
+PROVEN_S = 6.0  # while controls fail: how long before a request an answer proves us online
+PROOFS_KEPT_S = 15.0  # longer than that and a time-out
 WITNESSES = 3  # healthy remote backends asked when the controls' word is not believed
 BAD = (Verdict.FAILED, Verdict.LOADING)
 
@@ -78,7 +81,9 @@ def observed(draft: Draft, event: Observed) -> None:
         spec.remote and seen.verdict is not Verdict.FAILED and _remote_news(draft.fleet, draft.at)
     )
     if news:
-        draft.change_world(remote_ok_at=draft.at, online_at=draft.at)
+        lately = (p for p in draft.world.proofs if draft.at - p < PROOFS_KEPT_S)
+        proofs = (*lately, draft.at)
+        draft.change_world(remote_ok_at=draft.at, online_at=draft.at, proofs=proofs)
     frozen = draft.isolated_from(spec)
     held = spec.remote and draft.config.controls > 0
     after = rules.fold(state, seen, spec.health, draft.at, frozen=frozen, held=held)
@@ -129,7 +134,8 @@ def _weigh(
     """Draw a remote backend's verdict if we are known to be online, else ask the controls first."""
     if state.health is Health.DOWN:
         return state
-    if online_since(draft, state.failed_at or draft.at):
+    answered = seen is not None and seen.verdict is not Verdict.FAILED
+    if answered or online_since(draft, state.failed_at or draft.at):
         return rules.settle(state, spec.health, draft.at, seen)
     if draft.world.asked_at is None:
         draft.change_world(asked_at=draft.at)
@@ -138,9 +144,19 @@ def _weigh(
 
 
 def online_since(draft: Draft, began_at: float) -> bool:
-    """Say whether our own network is known to have worked when that failure happened."""
-    online_at = draft.world.online_at
-    return online_at is not None and online_at >= began_at - FRESH_EVIDENCE_S
+    """Say whether our own network is known to have worked when that failure began.
+
+    To be online again afterwards says nothing of a request that was sent into a dead network. So
+    while the controls fail it takes something remote that answered shortly before it was sent, and
+    once they answer again, one sent since.
+    """
+    world = draft.world
+    if world.suspected_at is not None:
+        earliest = max(world.suspected_at, began_at - PROVEN_S)
+        return any(earliest <= proof <= began_at for proof in world.proofs)
+    if world.cleared_at is not None and began_at < world.cleared_at:
+        return False
+    return world.online_at is not None and world.online_at >= began_at - FRESH_EVIDENCE_S
 
 
 def _remote_answered(draft: Draft) -> None:
@@ -157,10 +173,14 @@ def controls_answered(draft: Draft, event: ControlsAnswered) -> None:
     if not cut_off:
         online_at = max(event.started_at, draft.world.online_at or 0.0)
         draft.change_world(online_at=online_at)
+        if draft.world.suspected_at is not None:
+            draft.change_world(suspected_at=None, cleared_at=event.started_at)
         if draft.world.isolated_since is not None:
             _reconnected(draft)
         _settle_held(draft)
         return
+    if draft.world.suspected_at is None:
+        draft.change_world(suspected_at=event.started_at)
     if draft.world.isolated_since is not None:
         return
     last = draft.world.remote_ok_at

@@ -415,7 +415,9 @@ class World:
 
     `online_at`: when we last knew that our own network works; `remote_ok_at`: when a remote
     backend last answered well. `gap_at`: when we last woke from not running. `asked_at`: a check
-    of the controls is under way since then. `tick`: the last tick's clocks (steady, wall, boot
+    of the controls is under way since then. `suspected_at`: since then controls fail, and whether it
+    is us is open; `cleared_at`: they answered again. `proofs`: when something remote answered well
+    lately. `tick`: the last tick's clocks (steady, wall, boot
     time), to notice gaps. `settled`: everything was looked at once since the start.
     `epoch_floor`: the highest epoch of a service that was removed; a new one goes on from there.
     """
@@ -431,6 +433,9 @@ class World:
     gap_at: float | None = None
     asked_at: float | None = None
     controls_failed: int = 0
+    suspected_at: float | None = None
+    cleared_at: float | None = None
+    proofs: tuple[float, ...] = ()
     inbound_lost_since: float | None = None
     tick: tuple[float, float, float] | None = None
     incident_seq: int = 0

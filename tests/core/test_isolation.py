@@ -4,8 +4,22 @@ import itertools
 
 import pytest
 
-from orchestrator.core.events import AskControls, ControlsAnswered, Heartbeat, ProbeSoon
-from orchestrator.core.model import BackendState, Health, HealthPolicy, Session, Source, Verdict
+from orchestrator.core.events import (
+    AskControls,
+    ControlsAnswered,
+    Heartbeat,
+    Observed,
+    ProbeSoon,
+)
+from orchestrator.core.model import (
+    BackendState,
+    Health,
+    HealthPolicy,
+    Observation,
+    Session,
+    Source,
+    Verdict,
+)
 from tests.core.worlds import START, World, backend, config
 
 BAD = Verdict.FAILED
@@ -89,6 +103,49 @@ def test_a_remote_success_during_the_failure_is_proof_enough():
         world.sees("a", BAD)
     assert world.active == "b"
     assert AskControls() not in world.effects
+
+
+def fails(world, name, *, began):
+    """Have a probe fail that was sent then."""
+    world.give(Observed(Observation(name, Source.PROBE, BAD, "timed out"), began))
+
+
+@pytest.mark.parametrize("first", ["controls", "remote"])
+def test_a_probe_sent_into_a_dead_network_blames_nobody_when_the_network_comes_back(first):
+    """It times out after the others answer again; that they do says nothing of when it was sent."""
+    world = remote_world()
+    world.sees("b")
+    for began in (1, 7):
+        fails(world, "a", began=world.at)
+        world.tick(began)
+        controls(world, 4)
+    sent = world.at
+    world.tick(4)
+    if first == "remote":
+        world.sees("b")
+    else:
+        controls(world, 0)
+    fails(world, "a", began=sent)
+    controls(world, 0)
+    assert world.fleet.backends["a"].health is Health.UP
+    again = world.at
+    world.tick(4)
+    fails(world, "a", began=again)
+    assert world.fleet.backends["a"].health is Health.DOWN, (
+        "the next one was sent by a live network"
+    )
+
+
+def test_with_two_controls_lost_for_good_a_dead_one_is_still_found_by_what_others_answer():
+    world = remote_world()
+    world.sees("b")
+    for _ in range(4):
+        fails(world, "a", began=world.at)
+        controls(world, 2)
+        world.tick(2)
+        world.sees("b")
+    assert world.fleet.world.isolated_since is None
+    assert world.fleet.backends["a"].health is Health.DOWN
 
 
 def test_local_verdicts_never_freeze():
