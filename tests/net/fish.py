@@ -210,11 +210,19 @@ FISH = (
         ("rules",),
     ),
     Fish(
-        "a verdict before anybody was heard",
-        "no remote verdict before it is known that the fault is not ours",
+        "once online, always online",
+        "no remote verdict before it is known that the fault is not ours, since it began",
         EVIDENCE,
-        "return online_at is not None and online_at >= began_at - FRESH_EVIDENCE_S",
-        "return online_at is None or online_at >= began_at - FRESH_EVIDENCE_S",
+        "online_at >= began_at - FRESH_EVIDENCE_S",
+        "online_at >= began_at - FRESH_EVIDENCE_S * 60",
+        ("rules",),
+    ),
+    Fish(
+        "online a second too late",
+        "what remote ones answered during a failure is proof enough that it is not us",
+        EVIDENCE,
+        "online_at >= began_at - FRESH_EVIDENCE_S",
+        "online_at >= began_at + FRESH_EVIDENCE_S",
         ("rules",),
     ),
     Fish(

@@ -4,7 +4,7 @@ import time  # noqa: TID251 - measures real time
 
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from webkit import Site, backend, run, serving, world
 
@@ -299,6 +299,7 @@ def test_a_thousand_backends_coming_up_are_prepared_in_one_go():
     run(test, config=config, settled=False)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.booleans(), TAGS), max_size=6), TAGS, st.sampled_from([",", ", ", " ,"])
 )
@@ -310,6 +311,7 @@ def test_if_none_match_finds_the_tag_wherever_it_stands(others, mine, comma):
     assert matches(comma.join([*listed, f'W/"{mine}"']).encode(), etag)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_a_hostile_if_none_match_never_breaks_anything(header):
     assert matches(header, b'"0123456789"') in (True, False)

@@ -10,7 +10,7 @@ import pytest
 from babel.messages.extract import extract_from_file
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.core.durations import spoken
@@ -119,6 +119,7 @@ def test_an_unknown_kind_is_told_plainly():
     assert "detail: x is y" in text.body
 
 
+@settings(deadline=None)
 @given(
     topic=st.sampled_from([*KINDS, "nobody_knows", ""]),
     kind=st.sampled_from(NoticeKind),
