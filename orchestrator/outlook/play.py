@@ -5,6 +5,7 @@ What happened is told as plain records to everyone who wants to keep books of it
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -13,7 +14,7 @@ from typing import Protocol
 
 from orchestrator.core.configuring import resumed
 from orchestrator.core.events import Turn
-from orchestrator.core.model import AlertPolicy, FleetConfig, Notice, NoticeKind, Now
+from orchestrator.core.model import AlertPolicy, FleetConfig, Health, Notice, NoticeKind, Now
 from orchestrator.outlook.lives import Death, End, Fate, Habits
 from orchestrator.outlook.person import LEISURE_S, Person
 from orchestrator.outlook.scene import Chance, Watcher
@@ -204,6 +205,7 @@ class _Run(Watcher):
         self._born: dict[str, float] = {}
         self._booting: set[str] = set()
         self._asked: set[str] = set()  # urgently, since they died
+        self._deaths: Counter[str] = Counter()
         self._stints = Stints(
             stage, self._note, lambda name: self._by_hand(name) and name not in self._booting
         )
@@ -236,9 +238,12 @@ class _Run(Watcher):
     def _die(self, name: str, death: Death) -> None:
         self._note(Life(name, self._born.pop(name), death.at, death.why))
         self._stage.kill(name, death.way)
+        self._deaths[name] += 1
         fate = self._fates[name]
         if not fate.habits.by_hand:
             self._stage.schedule(fate.back(death.at), partial(self._return, name))
+        elif self._stage.fleet.backends[name].health is Health.DOWN:
+            self._tell(name)  # its return was not seen, so only a reminder tells of its end
         self._stints.mark()
 
     def _return(self, name: str) -> None:
@@ -258,7 +263,7 @@ class _Run(Watcher):
                 self._ask(notice.params["backend"], notice.subject)
         for notice in opened:
             name = notice.params.get("backend", "")
-            if notice.topic == "backend_down" and self._by_hand(name) and name not in self._asked:
+            if notice.topic == "backend_down" and self._by_hand(name):
                 self._tell(name)
 
     def _by_hand(self, name: str) -> bool:
@@ -274,11 +279,17 @@ class _Run(Watcher):
         self._stage.schedule(at, partial(self._answer, service))
 
     def _tell(self, name: str) -> None:
+        """Have the human hear of a death, and see to it at leisure if nothing else does before."""
         now, person = self._stage.wall, self._plot.person
-        asleep = person.wakes_at(now) is not None
-        self._note(Ask(name, None, now, urgent=False, asleep=asleep))
+        if name not in self._asked:
+            asleep = person.wakes_at(now) is not None
+            self._note(Ask(name, None, now, urgent=False, asleep=asleep))
         at = person.answers_at(now, self._stage.chance, median_s=LEISURE_S)
-        self._stage.schedule(at, partial(self._start, name))
+        self._stage.schedule(at, partial(self._see_to, name, self._deaths[name]))
+
+    def _see_to(self, name: str, death: int) -> None:
+        if self._deaths[name] == death:
+            self._start(name)
 
     def _answer(self, service: str) -> None:
         """Start what is asked for by now, if anything still is."""

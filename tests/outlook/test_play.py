@@ -214,3 +214,26 @@ def test_the_stretch_of_the_day_is_the_shortest_that_holds_most():
     hours[23], hours[0], hours[1], hours[12] = 30.0, 30.0, 20.0, 20.0
     assert stretch(hours) == (23, 2, 0.6)
     assert stretch([1.0] * 24)[1] == 15
+
+
+def test_nobody_who_waits_for_the_human_is_forgotten():
+    """Not even one that dies again before aion has seen it up, or was asked for and then was not."""
+    nervous = Rates(3 * HOUR, 600.0, 0.2, 300.0, "given")
+    given = plot(lab=True)
+    given = replace(
+        given,
+        habits={
+            "colab": Habits("colab", nervous, by_hand=True),
+            "kaggle": Habits("kaggle", nervous, by_hand=True),
+            "lab": Habits("lab", nervous),
+        },
+    )
+    longest = 0.0
+    for seed in range(20):
+        lives = played(given, seed).of(Life)
+        for name in ("colab", "kaggle"):
+            mine = [life for life in lives if life.backend == name]
+            gaps = [later.began - life.ended for life, later in pairwise(mine)]
+            gaps.append(MIDNIGHT + 30 * DAY - mine[-1].ended)
+            longest = max(longest, *gaps)
+    assert longest < 3 * DAY
