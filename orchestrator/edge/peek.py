@@ -25,11 +25,13 @@ from orchestrator.errors import StoreError
 class Outages:
     """What the log says of one backend, over the hours in which it was looked at.
 
-    `falls`: when it went down, and when it was up again or None, in steady seconds, in order.
+    `falls`: when it went down, and when it was up again or None, in steady seconds, in order. One
+    that was never seen up has not fallen.
     """
 
     hours: int = 0
     falls: list[tuple[float, float | None]] = field(default_factory=list)
+    up: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +89,8 @@ def _outages(connection: Connection, until: float) -> Iterator[tuple[str, Outage
 
 
 def _take(outages: Outages, health: str, at: float) -> None:
-    out = bool(outages.falls) and outages.falls[-1][1] is None
-    if health == Health.DOWN and not out:
+    if health == Health.DOWN and outages.up:
         outages.falls.append((at, None))
-    elif health in ALIVE and out:
+    elif health in ALIVE and outages.falls and outages.falls[-1][1] is None:
         outages.falls[-1] = (outages.falls[-1][0], at)
+    outages.up = health in ALIVE or (outages.up and health != Health.DOWN)

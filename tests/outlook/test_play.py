@@ -229,7 +229,7 @@ def test_nobody_who_waits_for_the_human_is_forgotten():
         },
     )
     longest = 0.0
-    for seed in range(20):
+    for seed in range(5):
         lives = played(given, seed).of(Life)
         for name in ("colab", "kaggle"):
             mine = [life for life in lives if life.backend == name]

@@ -23,7 +23,7 @@ def fleet(policy: HealthPolicy, *, remote: bool, failback_after_s: float = 300.0
     return config(*found, failback_after_s=failback_after_s, controls=4 if remote else 0)
 
 
-def script(seed: int, changes: int = 24) -> list[tuple[float, str, Way | None]]:
+def script(seed: int, changes: int = 14) -> list[tuple[float, str, Way | None]]:
     """One change at a time, far enough apart that only one order of moves can follow."""
     chance = random.Random(seed)
     dead: set[str] = set()

@@ -57,6 +57,15 @@ def test_outages_are_read_while_the_daemon_holds_its_lock(database, using):
     assert seen.saved.backends["colab"].health is Health.DOWN
 
 
+def test_one_that_was_never_seen_up_has_not_fallen(database, using):
+    async def work(store, _saved):
+        for after_s, new in ((0, "down"), (60, "up"), (70, "warming"), (80, "down"), (90, "down")):
+            await store.commit(health(new, "lab"), Now(START + after_s, START + after_s))
+        return peek(f"sqlite:///{database}")
+
+    assert using(database, work).outages["lab"].falls == [(START + 80, None)]
+
+
 def test_a_peek_changes_nothing_and_the_daemon_goes_on(database, using):
     using(database, week)
     before = {path.name: path.read_bytes() for path in database.parent.iterdir() if path.is_file()}
