@@ -66,6 +66,7 @@ class Soak:
         # A start is two seconds of nothing but computing: others on the machine delay it most.
         self.bounds = Bounds(ANSWERS_S + 2 * slack_s, LEAVES_S + slack_s, WRITES_S + slack_s)
         self.worlds: list[World] = []
+        self.watches: list[Watch] = []
         self.did: Counter[str] = Counter()
         self.faulty: dict[str, str] = {}
         for name in ("killed", "steady"):
@@ -74,6 +75,16 @@ class Soak:
         self.killed, self.steady = self.worlds
 
     def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for watch in self.watches:
+            watch.stop()
+        for world in self.worlds:
+            world.__exit__()
+
+    def begin(self) -> None:
+        """Start everything; the first answers are there when this returns."""
         self.killed.serve_from(*NAMES)
         self.proxies = {name: self.killed.behind(name) for name in NAMES}
         self.killed.tables["services.chat"]["failback_after"] = "10s"
@@ -88,13 +99,6 @@ class Soak:
         self.vitals = Vitals(self.steady)
         for watch in self.watches:
             watch.start()
-        return self
-
-    def __exit__(self, *_):
-        for watch in self.watches:
-            watch.stop()
-        for world in self.worlds:
-            world.__exit__()
 
     # ── what happens, and when ──────────────────────────────────────────────────────────────────
 
@@ -344,6 +348,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and leave nothing running
     folder = Path(tempfile.mkdtemp(prefix="aion-soak-"))
     with Soak(folder, args.seed, args.minutes, args.slack) as soak:
+        soak.begin()
         soak.run()
         report = soak.settled()
     print(json.dumps(report, indent=2) if args.json else table(report))

@@ -108,7 +108,8 @@ class Watch:
     def stop(self) -> None:
         self._over.set()
         for thread in self._threads:
-            thread.join()
+            if thread.ident is not None:  # it was started
+                thread.join()
 
     def _run(self, work, every_s: float) -> None:
         headers = {"Authorization": f"Bearer {TOKEN}"}
