@@ -74,7 +74,7 @@ class Daemon:
     def __init__(self, config: Config, *, shadow: bool) -> None:
         self._config = config
         self._shadow = shadow
-        self._clock = SystemClock()
+        self._clock = SystemClock(os.environ.get("AION_BOOT_ID", ""))
         self._random = SystemRandom()
         self._ends = asyncio.Event()
         self._started = asyncio.Event()
@@ -120,7 +120,7 @@ class Daemon:
         self._instance = instance or saved.instance
         self._config = signed(config, self._instance)
         stack.push_async_callback(self._store.close)
-        self._clock.not_before(saved.written_at)
+        self._store.anchor = self._clock.resume(saved.written_at, saved.anchor)
         self._assemble(saved, await stack.enter_async_context(AioHttp()))
         stack.push_async_callback(self._end_tasks)
         self._servers = servers(self._web)

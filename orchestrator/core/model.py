@@ -1,9 +1,10 @@
 """The nouns of aion as plain frozen values.
 
-Times are *steady seconds*: Unix time at the daemon's start, carried forward by the monotonic
-clock, so they never jump and can be stored and compared after a restart. `Now.wall` is what the
-wall clock says; it serves for showing times and for calendars, never for intervals. Durations end
-in `_s`.
+Times are *steady seconds*: Unix time at the first start since the machine booted, carried on by the
+monotonic clock, and over a restart of the daemon by boot time. So they never jump and can be stored
+and compared after a restart. After a reboot they begin at Unix time again, but never before what is
+stored (`edge/clock.py`). `Now.wall` is what the wall clock says; it serves for showing times and
+for calendars, never for intervals. Durations end in `_s`.
 """
 
 from __future__ import annotations
@@ -415,10 +416,10 @@ class World:
 
     `online_at`: when we last knew that our own network works; `remote_ok_at`: when a remote
     backend last answered well. `gap_at`: when we last woke from not running. `asked_at`: a check
-    of the controls is under way since then. `suspected_at`: since then controls fail, and whether it
-    is us is open; `cleared_at`: they answered again. `proofs`: when something remote answered well
-    lately. `tick`: the last tick's clocks (steady, wall, boot
-    time), to notice gaps. `settled`: everything was looked at once since the start.
+    of the controls is under way since then. `suspected_at`: since then controls fail, and whether
+    it is us is open; `cleared_at`: they answered again. `proofs`: when something remote answered
+    well lately. `tick`: the last tick's clocks (steady, wall, boot time), to notice gaps.
+    `settled`: everything was looked at once since the start.
     `epoch_floor`: the highest epoch of a service that was removed; a new one goes on from there.
     """
 

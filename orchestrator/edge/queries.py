@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Table, bindparam, case, delete, func, insert,
 from orchestrator.core.events import Answer, Entry, Turn
 from orchestrator.core.model import BackendState, Incident, Notice, Now, ServiceState, World
 from orchestrator.edge import rows
+from orchestrator.edge.clock import Anchor
 from orchestrator.edge.rolling import CHANGES, Seen, Tally
 from orchestrator.edge.rows import clean, table, to_json
 
@@ -39,7 +40,8 @@ class Saved:
     """What a start finds.
 
     `incidents` are the open ones, by key; `outbox` the unsent notices, by id, oldest first;
-    `written_at` the latest steady time ever stored; `instance` this database's own name.
+    `written_at` the latest steady time ever stored; `anchor` ties steady seconds to the boot in
+    which that was; `instance` this database's own name.
     """
 
     world: World
@@ -48,6 +50,7 @@ class Saved:
     incidents: dict[str, Incident]
     outbox: dict[str, Notice]
     written_at: float
+    anchor: Anchor | None
     instance: str
 
 
@@ -133,6 +136,12 @@ def touch(connection: Connection, at: float, world: Mapping[str, Any] | None = N
     connection.execute(update(WORLD).values({"written_at": written, **(world or {})}))
 
 
+def tie(connection: Connection, anchor: Anchor) -> None:
+    """Write what ties steady seconds to this boot of the machine."""
+    held = {"boot_id": anchor.boot_id, "boot_offset": anchor.offset_s}
+    connection.execute(update(WORLD).values(held))
+
+
 def _log(connection: Connection, entries: Sequence[Entry], now: Now, audit: Audit | None) -> None:
     who = clean(audit.who) if audit else ""
     lines = [
@@ -193,8 +202,13 @@ def read_saved(connection: Connection) -> Saved:
             row["id"]: rows.NOTICE.value(dict(row)) for row in connection.execute(unsent).mappings()
         },
         written_at=world["written_at"],
+        anchor=_anchor(world["boot_id"], world["boot_offset"]),
         instance=world["instance"],
     )
+
+
+def _anchor(boot_id: str | None, offset_s: float | None) -> Anchor | None:
+    return None if boot_id is None or offset_s is None else Anchor(boot_id, offset_s)
 
 
 def begin_world(connection: Connection, instance: str) -> None:

@@ -22,6 +22,7 @@ from sqlalchemy import Connection, Engine
 from orchestrator.core.events import Answer, Turn
 from orchestrator.core.model import Incident, Now, Observation
 from orchestrator.edge import pruning, queries, schema, sqlite
+from orchestrator.edge.clock import Anchor
 from orchestrator.edge.queries import Audit, EventRow, JobRun, Saved
 from orchestrator.edge.rolling import Rolling, Seen, Tally
 from orchestrator.edge.runners import Runner, in_thread, inline
@@ -67,7 +68,12 @@ class Store:
     `instance` names a new database; one is made up when it is not given. `create` makes the tables
     where there are none, which is otherwise the business of `migrate`. Every method raises
     StoreError, StoreFull or StoreTooNew with one line, and then nothing of it was written.
+
+    `anchor` is the clock's, set after `load`; it is written with whatever is written next, for a
+    start itself must need no room on the disk.
     """
+
+    anchor: Anchor | None = None
 
     def __init__(
         self, url: str, run: Runner, *, instance: str | None = None, create: bool = False
@@ -85,6 +91,7 @@ class Store:
         self._flushing = asyncio.Lock()  # an hour absorbed twice would count double
         self._tallied_at = 0.0
         self._full = False
+        self._tied: Anchor | None = None  # the anchor that the database holds
 
     @property
     def full(self) -> bool:
@@ -101,6 +108,7 @@ class Store:
             await self._run(self._shut)
             raise
         self._rolling.resume(seqs)
+        self.anchor = self._tied = saved.anchor
         return saved
 
     async def close(self) -> None:
@@ -180,6 +188,19 @@ class Store:
         with connection.begin():
             return work(connection)
 
+    def _written(self, work: Callable[[Connection], T]) -> T:
+        """Do `work` in a transaction that brings the anchor along if the database has another."""
+        anchor = self.anchor
+
+        def both(connection: Connection) -> T:
+            if anchor is not None and anchor != self._tied:
+                queries.tie(connection, anchor)
+            return work(connection)
+
+        done = self._begun(both)
+        self._tied = anchor
+        return done
+
     def _open_connection(self) -> Connection:
         if self._connection is None:
             raise StoreError(f"database {sqlite.shown(self._url)} is not open")
@@ -187,7 +208,7 @@ class Store:
 
     async def _intend(self, work: Callable[[Connection], T]) -> T:
         """Do what must not be lost: the ballast is there for it."""
-        return await self._run(lambda: self._with_ballast(lambda: self._begun(work)))
+        return await self._run(lambda: self._with_ballast(lambda: self._written(work)))
 
     async def _do(self, work: Callable[[Connection], T]) -> T:
         return await self._run(lambda: self._explained(lambda: self._begun(work)))
@@ -256,11 +277,15 @@ class Store:
             self._tallied_at = rolling.at if tallies else self._tallied_at
 
     def _write(self, tallies: Sequence[Row], changes: Sequence[Row]) -> None:
-        connection, at = self._open_connection(), self._rolling.at
-        with sqlite.relaxed(connection), connection.begin():
+        at = self._rolling.at
+
+        def write(connection: Connection) -> None:
             queries.upsert(connection, queries.TALLY, tallies)
             queries.upsert(connection, queries.CHANGE, changes)
             queries.touch(connection, at)
+
+        with sqlite.relaxed(self._open_connection()):
+            self._written(write)
 
     def _room_again(self) -> bool:
         if self._ballast is None or self._ballast.lay(spare=ROOM_AGAIN_BYTES):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from sqlalchemy import Column, Index, Integer, MetaData, Text
 from sqlmodel import Field, SQLModel
 
-REVISIONS = ("0001",)  # oldest first; the last is the one this aion reads and writes
+REVISIONS = ("0001", "0002")  # oldest first; the last is the one this aion reads and writes
 HEAD = REVISIONS[-1]
 
 NAMES = {
@@ -29,7 +29,11 @@ class Row(SQLModel):
 
 
 class WorldRow(Row, table=True):
-    """The only row of `world`. `written_at`: the latest steady time ever stored."""
+    """The only row of `world`.
+
+    `written_at`: the latest steady time ever stored. `boot_id`, `boot_offset`: the clock's `Anchor`
+    of the run that wrote last; none before that.
+    """
 
     __tablename__ = "world"
 
@@ -41,6 +45,8 @@ class WorldRow(Row, table=True):
     paused_by: str = ""
     incident_seq: int = 0
     epoch_floor: int = 0
+    boot_id: str | None = None
+    boot_offset: float | None = None
 
 
 class BackendRow(Row, table=True):

@@ -12,7 +12,7 @@ from orchestrator.settings.positions import Path
 from orchestrator.settings.problems import Problem, nearest, shown
 
 PREFIX = "AION_"
-_OURS = ("AION_CONFIG", "AION_URL")  # read elsewhere, not settings
+_OURS = ("AION_CONFIG", "AION_URL", "AION_BOOT_ID")  # read elsewhere, not settings
 _CREDENTIAL = "AION_CREDENTIAL_"
 
 

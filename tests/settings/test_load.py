@@ -88,6 +88,7 @@ def test_variables_that_are_not_settings_are_left_alone(read):
         {
             "AION_URL": "http://x",
             "AION_CONFIG": "/x",
+            "AION_BOOT_ID": "4ec066ddfe5a4879a4f5b35e9e08b08a",
             "AION_DEBUG": "1",
             "AION_CREDENTIAL_X__Y": "z",
         },

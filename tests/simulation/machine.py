@@ -199,7 +199,7 @@ class Machine:
         if self.disk.full:
             self.disk.limit(store)
         clock = self.time.clock()
-        clock.not_before(saved.written_at)
+        store.anchor = clock.resume(saved.written_at, saved.anchor)
         outside = Outside(
             http=world.Http(self.world, self.boundary),
             clock=clock,

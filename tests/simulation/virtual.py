@@ -84,7 +84,7 @@ class Time:
 
     def clock(self) -> CarriedClock:
         """Make the clock of a process that starts now."""
-        return CarriedClock(self.monotonic, self.wall, self.boot)
+        return CarriedClock(self.monotonic, self.wall, self.boot, "simulated")
 
 
 class _Selector:

@@ -62,6 +62,10 @@ def test_a_stop_is_graceful_and_quick_and_leaves_nothing_behind(boot):
     assert boot["left_over"] == []
 
 
+def test_the_daemon_knows_which_boot_it_runs_in_though_the_kernels_word_is_hidden_from_it(boot):
+    assert boot["boot_id"] == boot["kernels_boot_id"].strip().replace("-", "")
+
+
 def test_the_journal_holds_json_with_priorities(boot):
     own = [line for line in boot["journal"] if line.get("_COMM") in {"aion", "python", "python3"}]
     entries = [json.loads(line["MESSAGE"]) for line in own if str(line["MESSAGE"])[:1] == "{"]

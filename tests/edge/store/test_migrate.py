@@ -7,15 +7,18 @@ import sys
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from sqlalchemy import text
 
 from orchestrator.core.events import Turn
-from orchestrator.core.model import BackendState, Now
+from orchestrator.core.model import BackendState, Now, Pin, World
 from orchestrator.edge import migrate as module
 from orchestrator.edge import tables
+from orchestrator.edge.clock import Anchor
 from orchestrator.edge.migrate import migrate, upgrade
-from orchestrator.edge.sqlite import Lock
+from orchestrator.edge.sqlite import Lock, engine_for
 from orchestrator.edge.store import Store, inline
 from orchestrator.errors import StoreError, StoreTooNew
 
@@ -95,8 +98,8 @@ def stamp(path: Path, revision: str) -> None:
 
 
 @pytest.fixture
-def first(database):
-    """A database at the first revision, with one backend in it."""
+def current(database):
+    """A database of this aion, with one backend in it."""
     upgrade(f"sqlite:///{database}")
 
     async def write():
@@ -109,12 +112,12 @@ def first(database):
     return database
 
 
-def test_a_newer_database_is_refused_without_a_child(first):
-    stamp(first, "0999")
-    with pytest.raises(StoreTooNew, match=r"0999.*0001"):
-        asyncio.run(migrate(f"sqlite:///{first}", timeout_s=0.0))
+def test_a_newer_database_is_refused_without_a_child(current):
+    stamp(current, "0999")
+    with pytest.raises(StoreTooNew, match=f"0999.*{tables.HEAD}"):
+        asyncio.run(migrate(f"sqlite:///{current}", timeout_s=0.0))
     with pytest.raises(StoreTooNew):
-        upgrade(f"sqlite:///{first}")
+        upgrade(f"sqlite:///{current}")
 
 
 def test_a_child_that_finds_the_database_in_use_says_by_whom(database):
@@ -136,16 +139,86 @@ def test_what_the_child_cannot_use_comes_back_as_the_same_line(database):
 
 def test_a_store_does_not_open_what_was_not_migrated(database):
     store = Store(f"sqlite:///{database}", inline())
-    with pytest.raises(StoreError, match="is at revision none, not 0001"):
+    with pytest.raises(StoreError, match=f"is at revision none, not {tables.HEAD}"):
         asyncio.run(store.load())
 
 
-NEXT = """
+# ── from every revision there was ───────────────────────────────────────────────────────────────
+
+FIRST = {
+    "world": {
+        "id": 1, "instance": "home", "written_at": 1.8e9, "paused_since": 1.7e9,
+        "paused_until": None, "paused_by": "ann", "incident_seq": 7, "epoch_floor": 3,
+    },
+    "service": {
+        "name": "chat", "active": "lab", "since": 1.75e9, "epoch": 4, "reason": "lab is first",
+        "hold_until": None, "pin": '{"backend":"lab","until":1800003600.0,"hard":false}',
+        "moves": "[1799999000.0]", "planned": None, "rotation": None,
+        "rotation_failed_at": None, "retry_at": None,
+    },
+    "publication": {
+        "service": "chat", "wanted": "[]", "wanted_epoch": 4, "attempted": "[]",
+        "attempted_epoch": 0, "confirmed": "[]", "confirmed_epoch": 0, "confirmed_at": None,
+        "record_ids": "[]", "trouble": None, "trouble_since": None, "detail": "",
+        "retry_at": None, "adopt": False, "corrections": "[]",
+    },
+}  # fmt: skip
+
+
+@pytest.fixture
+def first(database):
+    """A database as the first revision left it, with rows as its aion wrote them."""
+    database.parent.mkdir()
+    engine = engine_for(f"sqlite:///{database}")
+    config = Config()
+    config.set_main_option("script_location", str(module.SCRIPTS))
+    with engine.connect() as connection, connection.begin():
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        for name, row in FIRST.items():
+            holders = ", ".join(f":{column}" for column in row)
+            connection.execute(
+                text(f"insert into {name} ({', '.join(row)}) values ({holders})"), row
+            )
+    engine.dispose()
+    return database
+
+
+def test_a_database_of_the_first_revision_goes_on_with_all_it_held(first, using, tmp_path):
+    assert ready(first) == "0001"
+    assert (first.parent / f"aion.db.before-{tables.HEAD}").exists()
+
+    async def look(store, saved):
+        assert saved.world == World(
+            paused_since=1.7e9, paused_by="ann", incident_seq=7, epoch_floor=3
+        )
+        service = saved.services["chat"]
+        assert (service.active, service.epoch, service.moves) == ("lab", 4, (1799999000.0,))
+        assert service.pin == Pin("lab", 1800003600.0)
+        assert (saved.written_at, saved.anchor, saved.instance) == (1.8e9, None, "home")
+        store.anchor = Anchor("monday", 1.7e9)
+        await store.commit(Turn(), NOW)
+
+    async def again(_store, saved):
+        assert saved.anchor == Anchor("monday", 1.7e9)
+
+    async def nothing(_store, _saved):
+        pass
+
+    using(first, look, create=False)
+    using(first, again, create=False)
+    using(tmp_path / "created.db", nothing)
+    assert columns(first) == columns(tmp_path / "created.db")
+
+
+# ── to the aion to come ─────────────────────────────────────────────────────────────────────────
+
+NEXT = f"""
 import os, signal
 import sqlalchemy as sa
 from alembic import op
-revision = "0002"
-down_revision = "0001"
+revision = "0900"
+down_revision = "{tables.HEAD}"
 def upgrade():
     op.add_column("world", sa.Column("extra", sa.String(), nullable=True))
     op.execute("update backend set reason = 'moved'")
@@ -156,7 +229,7 @@ DRIVER = """
 import json, shutil, sys
 from pathlib import Path
 from orchestrator.edge import migrate, tables
-tables.REVISIONS = ("0001", "0002"); tables.HEAD = "0002"
+tables.REVISIONS = (*tables.REVISIONS, "0900"); tables.HEAD = "0900"
 migrate.SCRIPTS = Path(sys.argv[2])
 print(json.dumps(migrate.upgrade("sqlite:///" + sys.argv[1])))
 """
@@ -170,7 +243,7 @@ def next_version(tmp_path):
     ours = module.SCRIPTS
     for file in (*ours.glob("*.py"), *ours.glob("versions/*.py")):
         (scripts / file.relative_to(ours)).write_text(file.read_text())
-    (scripts / "versions" / "v0002_next.py").write_text(NEXT)
+    (scripts / "versions" / "v0900_next.py").write_text(NEXT)
 
     def run(path: Path, **env: str):
         return subprocess.run(
@@ -181,34 +254,34 @@ def next_version(tmp_path):
     return run
 
 
-def test_an_upgrade_keeps_a_copy_of_what_was(first, next_version):
+def test_an_upgrade_keeps_a_copy_of_what_was(current, next_version):
     for number in range(4):
-        (first.parent / f"aion.db.before-000{number}").write_text("old")
-        os.utime(first.parent / f"aion.db.before-000{number}", (number, number))
-    done = next_version(first)
+        (current.parent / f"aion.db.before-000{number}").write_text("old")
+        os.utime(current.parent / f"aion.db.before-000{number}", (number, number))
+    done = next_version(current)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     kept = Path(answer["copy"])
-    assert (answer["from"], answer["to"]) == ("0001", "0002")
-    copies = sorted(path.name for path in first.parent.glob("*.before-*"))
-    assert copies == ["aion.db.before-0001", "aion.db.before-0002", "aion.db.before-0003"]
+    assert (answer["from"], answer["to"]) == (tables.HEAD, "0900")
+    copies = sorted(path.name for path in current.parent.glob("*.before-*"))
+    assert copies == ["aion.db.before-0002", "aion.db.before-0003", "aion.db.before-0900"]
     query = "select version_num, reason from alembic_version, backend"
-    was, now = (sqlite3.connect(path).execute(query).fetchone() for path in (kept, first))
-    assert was == ("0001", "not looked at yet")
-    assert now == ("0002", "moved")
+    was, now = (sqlite3.connect(path).execute(query).fetchone() for path in (kept, current))
+    assert was == (tables.HEAD, "not looked at yet")
+    assert now == ("0900", "moved")
 
 
-def test_an_upgrade_killed_halfway_leaves_the_database_as_it_was(first, next_version):
-    schema = columns(first)
-    done = next_version(first, AION_TEST_DIE="1")
+def test_an_upgrade_killed_halfway_leaves_the_database_as_it_was(current, next_version):
+    schema = columns(current)
+    done = next_version(current, AION_TEST_DIE="1")
     assert done.returncode == -9
-    assert columns(first) == schema
+    assert columns(current) == schema
 
     async def go():
-        store = Store(f"sqlite:///{first}", inline())
+        store = Store(f"sqlite:///{current}", inline())
         saved = await store.load()
         assert saved.backends["lab"].reason == "not looked at yet"
         await store.close()
 
     asyncio.run(go())
-    assert next_version(first).returncode == 0
+    assert next_version(current).returncode == 0

@@ -33,6 +33,7 @@ NOT_STORED = {
     model.World: {
         "started_at", "settled", "isolated_since", "online_at", "remote_ok_at", "gap_at",
         "asked_at", "controls_failed", "inbound_lost_since", "tick",
+        "suspected_at", "cleared_at", "proofs",
     },
     model.BackendState: {
         "oks", "fails", "denials", "doubt", "doubt_since", "failed_at", "canary_fails",
@@ -43,7 +44,10 @@ NOT_STORED = {
     model.Incident: set(),
     model.Notice: set(),
 }  # fmt: skip
-BESIDE = {"world": {"id", "instance", "written_at"}, "publication": {"service"}}
+BESIDE = {
+    "world": {"id", "instance", "written_at", "boot_id", "boot_offset"},
+    "publication": {"service"},
+}
 
 
 @pytest.mark.parametrize("kind", SHAPES, ids=lambda kind: kind.__name__)

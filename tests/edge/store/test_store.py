@@ -22,6 +22,7 @@ from orchestrator.core.model import (
     Verdict,
     World,
 )
+from orchestrator.edge.clock import Anchor
 from orchestrator.edge.store import Audit, Store, in_thread, inline
 from orchestrator.errors import StoreError
 
@@ -265,6 +266,70 @@ def test_written_at_only_grows(database, using):
 
     using(database, work)
     using(database, read)
+
+
+def anchor_of(using, database):
+    async def read(_store, saved):
+        return saved.anchor
+
+    return using(database, read)
+
+
+async def committed(store):
+    await store.commit(Turn(), NOW)
+
+
+async def flushed(store):
+    store.observe(Observation("lab", Source.PROBE, Verdict.OK), NOW.at)
+    await store.flush()
+
+
+async def ran_a_job(store):
+    await store.job_started("backup", NOW)
+
+
+@pytest.mark.parametrize("write", [committed, flushed, ran_a_job])
+def test_the_anchor_is_written_with_whatever_is_written_next(database, using, runner, write):
+    async def first(store, saved):
+        assert saved.anchor is None
+        store.anchor = Anchor("monday", 1.7e9)
+        await write(store)
+
+    async def second(store, saved):
+        assert saved.anchor == Anchor("monday", 1.7e9)
+        await write(store)  # told nothing new, it keeps what it has
+
+    async def third(store, saved):
+        assert saved.anchor == Anchor("monday", 1.7e9)
+        store.anchor = Anchor("tuesday", 1.6e9)
+        await write(store)
+        store.anchor = Anchor("", 1.5e9)
+        await write(store)
+
+    using(database, first, runner)
+    using(database, second, runner)
+    using(database, third, runner)
+    assert anchor_of(using, database) == Anchor("", 1.5e9)
+
+
+def test_an_anchor_alone_writes_nothing(database, using):
+    async def told(store, _saved):
+        store.anchor = Anchor("monday", 1.7e9)
+
+    using(database, told)
+    assert anchor_of(using, database) is None
+
+
+def test_an_anchor_that_could_not_be_written_comes_with_the_next_write(database, using):
+    async def work(store, _saved):
+        await store.commit(Turn(), NOW, Audit("k1", "ann", ""))
+        store.anchor = Anchor("monday", 1.7e9)
+        with pytest.raises(StoreError):
+            await store.commit(Turn(), NOW, Audit("k1", "ann", ""))  # the key is taken
+        await store.commit(Turn(), NOW)
+
+    using(database, work)
+    assert anchor_of(using, database) == Anchor("monday", 1.7e9)
 
 
 def test_inline_makes_no_thread_and_in_thread_makes_one(database, tmp_path):
