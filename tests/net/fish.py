@@ -587,7 +587,7 @@ FISH = (
         RECONCILER,
         "if self._provider.rewrites or isinstance(error, NotSent | Throttled | NotAllowed):",
         "if self._provider.rewrites or isinstance(error, AionError):",
-        ("dyndns2", "reconciler"),
+        ("dyndns2",),
     ),
     Fish(
         "the SDK retries",
