@@ -3,6 +3,8 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 TEST ?=
+SEEDS ?= 20
+DAYS ?= 1
 PART ?=
 MINUTES ?= 10
 SEED ?= 1
@@ -52,6 +54,9 @@ bench: $(VENV)/.dev ## measure speed and memory against the committed figures; P
 
 soak: $(VENV)/.dev ## kill, freeze and cut off for MINUTES=10 and see that it holds; SEED=1
 	$(PY) -m tests.e2e.soak --minutes $(MINUTES) --seed $(SEED)
+
+simulate: $(VENV)/.dev ## weeks of failures in virtual time; SEEDS=200 DAYS=1
+	$(PY) -m tests.simulation --seeds $(SEEDS) --days $(DAYS)
 
 lock: ## compute both lock files anew (needs uv)
 	@command -v uv >/dev/null || { echo 'make lock needs uv: pip install uv' >&2; exit 1; }

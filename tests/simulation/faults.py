@@ -7,6 +7,7 @@ after the daemon must have found its way back.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -62,6 +63,7 @@ class Faults:
     def __init__(self, machine: Machine, random: Random) -> None:
         self.m, self.random = machine, random
         self.rates = {kind.name: self._rate(kind) for kind in KINDS}
+        self.struck: Counter[str] = Counter()
         self._until = 0.0
         self._phase = 0
 
@@ -95,6 +97,7 @@ class Faults:
     def _strike(self, kind: Kind, phase: int) -> None:
         if phase != self._phase or self.m.time.true >= self._until:
             return
+        self.struck[kind.name] += 1
         self._plan(kind, phase)  # first: what begins now may kill the process
         kind.begin(self, min(self.lasting(kind.lasts_s), self.left_s))
 

@@ -122,6 +122,11 @@ class Monitor:
         for name, state in turn.services.items():
             if state is not None:
                 self._moved(name, state, turn, paused=paused and self._paused)
+        self._remember(turn, isolated=isolated, paused=paused)
+
+    def _remember(self, turn: Turn, *, isolated: bool, paused: bool) -> None:
+        """Keep what the next turn is compared with."""
+        fleet, now = self._fleet(), self._m.time.true
         if self._isolated and not isolated:
             self._isolated_until = now
         if self._paused and not paused:

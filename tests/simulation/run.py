@@ -35,7 +35,8 @@ class Result:
     notices: int = 0
     moves: dict[str, int] = field(default_factory=dict)
     writes: int = 0
-    rates: dict[str, float] = field(default_factory=dict)
+    struck: dict[str, int] = field(default_factory=dict)
+    same: bool = True  # a second run, if there was one, gave the same trace
     story: str = ""
 
 
@@ -81,7 +82,7 @@ def _simulate(
         notices=len(machine.phone.arrived),
         moves=monitor.moves,
         writes=len(machine.zone.writes),
-        rates=luck.rates,
+        struck=dict(luck.struck),
         story=machine.trace.story(before=first) if monitor.breaches else "",
     )
 
