@@ -43,7 +43,7 @@ def stored(place, *, falls: int) -> None:
             store.observe(Observation("lab", Source.PROBE, Verdict.OK), start + hour * 3600)
             await store.flush(everything=True)
         for number in range(falls):
-            for after_s, new in ((0, "down"), (60, "up")):
+            for after_s, new in ((0, "up"), (60, "down"), (120, "up")):
                 at = start + number * 600 + after_s
                 entry = Entry("health", "lab", f"lab is {new}", {"old": "", "new": new})
                 await store.commit(Turn(entries=(entry,), durable=True), Now(at, at))
