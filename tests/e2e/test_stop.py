@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
+from contextlib import closing
 
+import pytest
+
+from orchestrator.edge.clock import boot_id
 from tests.e2e.kit import alive, children, until
 
 
@@ -47,3 +52,24 @@ def test_told_to_end_or_to_reload_while_it_starts_it_does_so_in_good_order(world
     world.daemon.signal(signal.SIGHUP)
     world.serves("alpha")
     assert world.daemon.child.poll() is None
+
+
+@pytest.mark.skipif(not boot_id(), reason="this kernel names no boot")
+def test_started_again_it_goes_on_by_boot_time_and_not_by_the_wall_clock(world):
+    def ran() -> tuple[str, float, float]:
+        world.boot()
+        world.serves("alpha")
+        assert world.stop()[0] == 0, world.log()
+        with closing(sqlite3.connect(world.state / "aion.db")) as database:
+            found = database.execute("select boot_id, boot_offset, written_at from world")
+            return found.fetchone()
+
+    world.serve_from("alpha")
+    named, offset_s, written_at = ran()
+    assert named == boot_id()
+    with closing(sqlite3.connect(world.state / "aion.db")) as database, database:
+        # As if the wall clock, which nobody but root may set, had gone back an hour since.
+        database.execute("update world set boot_offset = boot_offset + 3600")
+    again = ran()
+    assert again[:2] == (named, offset_s + 3600.0)
+    assert again[2] > written_at + 3600.0
