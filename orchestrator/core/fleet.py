@@ -55,6 +55,7 @@ __all__ = ["apply", "resumed", "step"]
 GAP_S = 5.0  # not having run for longer than this is doubt about everything
 ASK_AGAIN_S = 2.0  # while isolated
 LOST_ANSWER_S = 10.0  # the controls answer well before; then the question itself was lost
+SLOWLY_S = 5  # seconds between looks at incidents that end by themselves, in hours
 ROUNDS = 6  # how often one turn may look at a choice again; each look follows a change
 
 
@@ -197,9 +198,11 @@ def _watch_service(draft: Draft, name: str, state: ServiceState) -> None:
 
 def _watch_incidents(draft: Draft) -> None:
     """Look again at what ends or changes by time alone."""
+    now_and_then = int(draft.at) % SLOWLY_S == 0
     for key, incident in draft.fleet.incidents.items():
         if incident.kind in ("flapping", "session_ending"):
-            draft.stirred[incident.subject] = None
+            if now_and_then:
+                draft.stirred[incident.subject] = None
         elif incident.kind in notices.FLAGS and draft.world.settled:
             flag = (incident.kind, incident.subject)
             if flag not in draft.flags and not draft.flag(*flag):
