@@ -58,14 +58,19 @@ health = {{ canary = "{"5m" if canary else "off"}" }}
 """
 
 
-def text(count: int, *, drift: str, canaries: bool) -> str:
-    """Write the configuration of `count` backends, a service with a DNS name and one without."""
+def text(count: int, *, drift: str, canaries: bool, quick: bool) -> str:
+    """Write the configuration of `count` backends, a service with a DNS name and one without.
+
+    `quick`: failback after a minute, and a record that resolvers keep for a minute only.
+    """
     names = names_of(count)
+    failback = 'failback_after = "1m"' if quick else ""
+    ttl = "proxied = false\nttl = 60" if quick else ""
     parts = [
         'timezone = "UTC"\ninstance = "sim"',
         f"[health]\ncontrols = {[f'https://{host}' for host in CONTROLS]}",
         *(_backend(name, i, canary=canaries and i % 2 == 0) for i, name in enumerate(names)),
-        f"[services.chat]\nbackends = {list(names)}",
+        f"[services.chat]\nbackends = {list(names)}\n{failback}",
         f"""[services.chat.dns]
 provider = "cloudflare"
 zone = "{ZONE}"
@@ -73,15 +78,21 @@ name = "{NAME}"
 token = {{ credential = "cloudflare" }}
 drift = "{drift}"
 gateway = "{GATEWAY}"
-private = true""",
-        f"[services.embed]\nbackends = {list(names[1:3])}",
+private = true
+{ttl}""",
+        f"[services.embed]\nbackends = {list(names[1:3])}\n{failback}",
         '[alerts]\nurls = [{ credential = "first" }, { credential = "second" }]',
     ]
     return "\n".join(parts).replace("'", '"') + "\n"
 
 
 def configuration(
-    folder: Path, count: int, *, drift: str = "respect", canaries: bool = True
+    folder: Path,
+    count: int,
+    *,
+    drift: str = "respect",
+    canaries: bool = True,
+    quick: bool = False,
 ) -> Config:
     """Write a configuration into `folder` and read it as the daemon does."""
     secrets = folder / "credentials"
@@ -90,5 +101,5 @@ def configuration(
     (secrets / "first").write_text("json://first.channel/hook")
     (secrets / "second").write_text("json://second.channel/hook")
     path = folder / "aion.toml"
-    path.write_text(text(count, drift=drift, canaries=canaries))
+    path.write_text(text(count, drift=drift, canaries=canaries, quick=quick))
     return load(path, environ={"CREDENTIALS_DIRECTORY": str(secrets)})
