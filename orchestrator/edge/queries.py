@@ -130,10 +130,19 @@ def save_turn(connection: Connection, turn: Turn, now: Now, audit: Audit | None)
     touch(connection, now.at, world)
 
 
+@lru_cache
+def _touching(columns: tuple[str, ...]) -> Any:
+    """Make the statement that notes a write; building it anew costs more than running it."""
+    at: Any = bindparam("at")
+    written = case((WORLD.c.written_at < at, at), else_=WORLD.c.written_at)
+    values: dict[str, Any] = {name: bindparam(name) for name in columns}
+    return update(WORLD).values({"written_at": written, **values})
+
+
 def touch(connection: Connection, at: float, world: Mapping[str, Any] | None = None) -> None:
     """Note that something was written at steady time `at`, and what changed of the world."""
-    written = case((WORLD.c.written_at < at, at), else_=WORLD.c.written_at)
-    connection.execute(update(WORLD).values({"written_at": written, **(world or {})}))
+    changed = world or {}
+    connection.execute(_touching(tuple(changed)), {"at": at, **changed})
 
 
 def tie(connection: Connection, anchor: Anchor) -> None:
