@@ -55,7 +55,8 @@ def measured(part: str) -> list[Row]:
         rows = list(importlib.import_module(f"benchmarks.{part}").run())
     except Exception as error:  # noqa: BLE001 - whatever it is, the others are measured
         traceback.print_exc()
-        rows = [Row(part, f"failed: {type(error).__name__}: {error}", ok=False)]
+        reason = " ".join(str(error).split())[:100]
+        rows = [Row(part, f"failed: {type(error).__name__}: {reason}", ok=False)]
     say(f"{part}: {time.perf_counter() - began:.0f} s")
     for row in rows:
         row.part = part
@@ -100,6 +101,8 @@ def commit(where: dict[str, str | int | float], rows: Sequence[Row]) -> str:
     machine_then, before = read(COMMITTED)
     if any(row.ok is False for row in rows):
         return "a bound is missed"
+    if wild := compare.blind(rows):
+        return f"the machine is not quiet enough, too much noise in: {', '.join(wild)}"
     if not same(where, machine_then) and {row.part for row in rows} != set(PARTS):
         return "another machine's figures are there, so measure all parts"
     there_still = [row for row in before if row.part in PARTS]

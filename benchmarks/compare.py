@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from benchmarks.world import Row
 
 BOUND = 1.25
+BLIND = 1.0  # a row of this noise could become three times worse and nobody would hear of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,11 @@ def gone(new: Sequence[Row], old: Sequence[Row]) -> list[str]:
     """Name the committed rows that a part measured now no longer gives."""
     parts, names = {row.part for row in new}, {row.name for row in new}
     return [row.name for row in old if row.part in parts and row.name not in names]
+
+
+def blind(rows: Sequence[Row]) -> list[str]:
+    """Name the rows that vary so much that comparing with them says nothing."""
+    return [row.name for row in rows if row.noise is not None and row.noise > BLIND]
 
 
 def by_name(rows: Sequence[Row]) -> Mapping[str, Row]:

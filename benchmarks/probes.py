@@ -28,7 +28,7 @@ HTTPX_ORIGINS = 200
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """One daemon in one window, and what an echo cost around it: CPU, and on the clock."""
+    """One daemon in one window, and the CPU of an echo around it."""
 
     backends: int
     probe_s: float
@@ -37,7 +37,6 @@ class Cost:
     late_s: float
     probes: int
     echo: Base
-    echo_wall: Base
 
     @property
     def ms(self) -> float:
@@ -50,7 +49,11 @@ class Cost:
         return limited(name, self.share * 100, most, "%", base=self.echo)
 
     def late(self, name: str, most: float | None = LATE_S) -> Row:
-        return limited(name, self.late_s, most, "s late", base=self.echo_wall)
+        """Hold the latest to its bound only: one of thousands varies too much to compare."""
+        row = Row(name, f"{self.late_s:.2f} s late", figures={"late_s": self.late_s})
+        if most is not None:
+            row.bound, row.ok = f"≤ {most:g} s late", self.late_s <= most
+        return row
 
 
 def run() -> list[Row]:
@@ -58,9 +61,9 @@ def run() -> list[Row]:
     few = measure(10, 10, 20)
     ten = measure(10, 1, 20)
     hundred = measure(100, 1, 25)
-    thousand = measure(1000, 10, 40)
-    new = measure(1000, 10, 40, closing=True)
-    filled = measure(1000, 1, 15, warm_s=45)
+    thousand = measure(1000, 10, 30)
+    new = measure(1000, 10, 30, closing=True)
+    filled = measure(1000, 1, 15, warm_s=25)
     most = measure(5000, 10, 30, warm_s=20)
     kept, fresh = httpx_ms()
     idle = few.share - few.probes / 20 * hundred.probe_s
@@ -134,7 +137,6 @@ def measure(
         max(0.0, told["longest_s"] - interval_s * JITTER),
         int(told["requests"]),
         base.cpu("echo"),
-        base.wall("echo"),
     )
     say(f"{number} backends every {interval_s} s{' anew' if closing else ''}: {cost}")
     return cost

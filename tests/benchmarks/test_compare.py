@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.__main__ import read, same, table, write
 from benchmarks.baseline import TIMES
-from benchmarks.compare import change, changes, gone, merged, refreshed
+from benchmarks.compare import blind, change, changes, gone, merged, refreshed
 from benchmarks.world import Base, Row, limited, quantile
 from benchmarks.yardstick import WORKS
 
@@ -136,6 +136,12 @@ def test_a_row_measured_once_keeps_the_noise_that_was_found_before():
     before = [held(1, noise=0.1, part="p")]
     assert refreshed([held(2, part="p")], before)[0].noise == 0.1
     assert refreshed([held(2, noise=0.3, part="p")], before)[0].noise == 0.3
+
+
+def test_rows_that_vary_too_much_to_be_compared_with_are_named():
+    assert blind([held(1, "calm", noise=0.2), held(1, "wild", noise=1.5), held(1, "once")]) == [
+        "wild"
+    ]
 
 
 def test_what_is_written_is_read_again(tmp_path):
