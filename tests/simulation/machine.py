@@ -284,7 +284,9 @@ class Machine:
             self._ends.set_result(None)
 
     def suspend(self, seconds: float) -> None:
-        """Let the machine sleep."""
+        """Let the machine sleep, unless it sleeps already."""
+        if self.time.true < self.asleep_until:
+            return
         self.trace.tell("machine", f"sleeps for {seconds:.0f} s")
         self.asleep_until = self.time.true + seconds
         self.time.suspend(seconds)

@@ -142,7 +142,8 @@ class Monitor:
     def _lasting(self) -> tuple[Any, ...]:
         """Gather what an operator said, which must survive a kill once committed."""
         fleet = self._fleet()
-        pins = {name: state.pin for name, state in fleet.services.items()}
+        held = ((name, state.pin) for name, state in fleet.services.items())
+        pins = {name: pin for name, pin in held if pin is not None and pin.until > self._at()}
         drained = {name for name, state in fleet.backends.items() if state.drained}
         return (pins, drained, fleet.world.paused_since, fleet.world.paused_until)
 
