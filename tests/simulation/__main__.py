@@ -1,6 +1,6 @@
 """Simulate many seeds: `python -m tests.simulation --seeds 200 --days 1`, or `make simulate`.
 
-Seeds run in as many processes as there are cores. Every tenth is run a second time and must give
+Seeds run in as many processes as there are cores. Every twentieth is run a second time and must give
 the same trace. Exits 1 if a promise was broken, with the command that plays that seed again.
 """
 

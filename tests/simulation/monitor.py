@@ -100,6 +100,9 @@ class Monitor:
                 self.breach("intent", f"{name}: {seen.active} was committed, found {state.active}")
             seen.epoch, seen.active = state.epoch, state.active
         kept, self._kept = self._kept, self._lasting()
+        if kept is not None:  # what ended by itself meanwhile need not be there
+            still = {name: pin for name, pin in kept[0].items() if pin.until > self._at()}
+            kept = (still, *kept[1:])
         if kept is not None and kept != self._kept and not self._m.in_doubt:
             self.breach("I4", f"committed {kept}, found {self._kept} after a start")
         self._paused = fleet.world.paused_since is not None
@@ -185,7 +188,8 @@ class Monitor:
         old, spec = fleet.backends[seen.active], fleet.config.backends
         well = old.health is Health.UP and self._believed.get(seen.active) is Health.UP
         barred = old.denied or (old.cooldown_until or 0) > self._at() or old.drained
-        if turn.answer is not None or state.rotation is not None:
+        pinned = state.pin is not None and state.pin.hard and state.pin.backend == state.active
+        if turn.answer is not None or state.rotation is not None or pinned:
             self.moves["planned"] += 1
             return
         if not well or barred:
