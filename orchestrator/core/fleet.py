@@ -55,7 +55,7 @@ __all__ = ["apply", "resumed", "step"]
 GAP_S = 5.0  # not having run for longer than this is doubt about everything
 ASK_AGAIN_S = 2.0  # while isolated
 LOST_ANSWER_S = 10.0  # the controls answer well before; then the question itself was lost
-SLOWLY_S = 5  # seconds between looks at incidents that end by themselves, in hours
+SLOWLY_S = 5  # seconds between looks at what changes by time alone, in minutes or hours
 ROUNDS = 6  # how often one turn may look at a choice again; each look follows a change
 
 
@@ -139,8 +139,9 @@ def _tick(draft: Draft, event: Tick) -> None:
         commands.end_pause(draft, "the pause is over")
     for name, state in draft.fleet.services.items():
         _watch_service(draft, name, state)
-    notices.remind(draft)
-    _watch_incidents(draft)
+    if int(draft.at) % SLOWLY_S == 0:
+        notices.remind(draft)
+        _watch_incidents(draft)
 
 
 def _compare_clocks(
@@ -198,11 +199,9 @@ def _watch_service(draft: Draft, name: str, state: ServiceState) -> None:
 
 def _watch_incidents(draft: Draft) -> None:
     """Look again at what ends or changes by time alone."""
-    now_and_then = int(draft.at) % SLOWLY_S == 0
     for key, incident in draft.fleet.incidents.items():
         if incident.kind in ("flapping", "session_ending"):
-            if now_and_then:
-                draft.stirred[incident.subject] = None
+            draft.stirred[incident.subject] = None
         elif incident.kind in notices.FLAGS and draft.world.settled:
             flag = (incident.kind, incident.subject)
             if flag not in draft.flags and not draft.flag(*flag):

@@ -40,19 +40,30 @@ class Result:
     story: str = ""
 
 
-def simulate(seed: int, days: float, *, backends: int | None = None, faults: bool = True) -> Result:
-    """Run one seed for that many virtual days; the same arguments give the same result."""
+def simulate(
+    seed: int,
+    days: float,
+    *,
+    backends: int | None = None,
+    faults: bool = True,
+    last_calm_s: float = LAST_CALM_S,
+) -> Result:
+    """Run one seed for that many virtual days; the same arguments give the same result.
+
+    `last_calm_s`: how long no fault begins before the end; at the default everybody's favourite
+    must serve then.
+    """
     shm = Path("/dev/shm")  # a real file, but nobody waits for a real disk
     folder = Path(tempfile.mkdtemp(prefix="aion-sim-", dir=shm if shm.is_dir() else None))
     try:
-        return _simulate(folder, seed, days, backends, faults=faults)
+        return _simulate(folder, seed, days, backends, last_calm_s if faults else days * DAY_S)
     finally:
         shutil.rmtree(folder)
         gc.collect()
 
 
 def _simulate(
-    folder: Path, seed: int, days: float, backends: int | None, *, faults: bool
+    folder: Path, seed: int, days: float, backends: int | None, last_calm_s: float
 ) -> Result:
     random = SeededRandom(seed)
     count = backends or BACKENDS[int(random.random() * len(BACKENDS))]
@@ -65,9 +76,9 @@ def _simulate(
     until = days * DAY_S
     _look(machine, monitor)
     luck = Faults(machine, SeededRandom(seed + 1))
-    if faults:
-        _phases(machine, monitor, luck, until)
-    machine.time.at(until - 1.0, monitor.best_serve)
+    _phases(machine, monitor, luck, until - last_calm_s)
+    if last_calm_s >= LAST_CALM_S:
+        machine.time.at(until - 1.0, monitor.best_serve)
     machine.time.at(until - 1.0, monitor.finished)
     machine.run(until)
     first = monitor.breaches[0].at if monitor.breaches else 0.0
@@ -98,13 +109,13 @@ def _look(machine: Machine, monitor: Monitor) -> None:
 
 
 def _phases(machine: Machine, monitor: Monitor, luck: Faults, until: float) -> None:
-    """Alternate faulty phases with calm ones, and end with a long calm."""
+    """Alternate faulty phases with calm ones; all is over by `until`."""
     at = 120.0
     while True:
         faulty_s = HOUR_S * (0.3 + 1.2 * luck.random.random())
         calm_s = HOUR_S * (0.1 + 0.9 * luck.random.random())
         ends = at + faulty_s
-        if ends + LAST_CALM_S > until:
+        if ends > until:
             break
         machine.time.at(at, lambda ends=ends: luck.rage(ends))
         machine.time.at(ends + CONVERGED_S, monitor.converged)
