@@ -6,9 +6,11 @@ the monitor must name exactly the promise that this breaks.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import ast
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,28 +19,57 @@ from orchestrator.core.events import (
     ControlsAnswered,
     Drain,
     Entry,
-    Failover,
     Pause,
     PinTo,
     Turn,
 )
 from orchestrator.core.model import (
-    Fleet,
     Health,
     Incident,
     Notice,
-    ServiceState,
     Severity,
     Target,
 )
-from orchestrator.core.records import Plan, Record
-from tests.simulation.phone import Phone
-from tests.simulation.scripted import Act, Rig, Run, every, short_run
+from tests.simulation import monitor
+from tests.simulation.sabotage import (
+    CHAT_MOVES_ON,
+    COLAB_FALLS,
+    DIES,
+    DIES_AND_LIVES,
+    MOVES,
+    Deaf,
+    Defect,
+    Hiding,
+    Idle,
+    Rough,
+    Steps,
+    amend,
+    become,
+    believe,
+    decide,
+    fleet,
+    forgets_to_write,
+    has,
+    keep,
+    kill,
+    lose_network,
+    move_anyway,
+    once,
+    order,
+    overtaken,
+    publisher_sees,
+    seen_adopting,
+    seen_running,
+    services,
+    somebody_elses,
+    spoil,
+    suffer,
+    with_phone,
+    with_zone,
+)
+from tests.simulation.scripted import Act, Rig, Run, short_run
 from tests.simulation.world import Mode
-from tests.simulation.zone import BYSTANDER, Ill, Zone
-
-QUICK_S = 0.2
-Steps = tuple[tuple[float, Act], ...]
+from tests.simulation.zone import Ill
 
 
 @dataclass(frozen=True)
@@ -51,216 +82,6 @@ class Case:
     sabotage: Act
     seconds: float = 240.0
     last: tuple[str, ...] = ("finished",)
-
-
-# ── what can happen ─────────────────────────────────────────────────────────────────────────────
-
-
-def become(name: str, mode: Mode) -> Act:
-    return lambda rig: rig.world.become(name, mode)
-
-
-def order(command: Any) -> Act:
-    return lambda rig: rig.order(command)
-
-
-def suffer(ill: Ill) -> Act:
-    return lambda rig: rig.zone.suffer(ill)
-
-
-def lose_network(lost: bool) -> Act:
-    return lambda rig: rig.world.lose_network(lost)
-
-
-def kill(rig: Rig) -> None:
-    rig.kill()
-
-
-def somebody_elses(rig: Rig) -> None:
-    rig.zone.records["x"] = Record("x", "A", "203.0.113.99")
-
-
-def overtaken(comment: str) -> Act:
-    return lambda rig: rig.zone.meddle(comment)
-
-
-DIES: Steps = ((40.0, become("colab", Mode.REFUSE)),)
-DIES_AND_LIVES: Steps = (*DIES, (90.0, become("colab", Mode.OK)))
-MOVES: Steps = ((40.0, order(Failover("chat", "lab"))),)
-
-
-# ── what can be tampered with ───────────────────────────────────────────────────────────────────
-
-
-def fleet(rig: Rig) -> Fleet:
-    assert rig.assembly is not None
-    return rig.assembly.loop.fleet
-
-
-def believe(rig: Rig, name: str, **values: Any) -> None:
-    """Change what is believed of a backend, past the loop."""
-    found = fleet(rig)
-    found.backends[name] = replace(found.backends[name], **values)
-
-
-def decide(rig: Rig, name: str, **values: Any) -> None:
-    """Change what is decided of a service, past the loop."""
-    found = fleet(rig)
-    found.services[name] = replace(found.services[name], **values)
-
-
-def keep(what: Act, *, since: float = 0.5) -> Act:
-    """Do it over and over from then on, whenever the daemon is up."""
-
-    def sabotage(rig: Rig) -> None:
-        def again() -> None:
-            if rig.assembly is not None:
-                what(rig)
-
-        rig.time.at(since, lambda: every(rig, QUICK_S, again))
-
-    return sabotage
-
-
-def once(at: float, what: Act) -> Act:
-    return lambda rig: rig.time.at(at, lambda: what(rig))
-
-
-def spoil(matches: Callable[[Turn], bool], change: Callable[[Rig, Turn], None]) -> Act:
-    """Have each such turn changed before it is committed, so that this is what is decided."""
-
-    def sabotage(rig: Rig) -> None:
-        def before(turn: Turn) -> None:
-            if matches(turn):
-                change(rig, turn)
-
-        rig.before_commit = before
-
-    return sabotage
-
-
-def amend(turn: Turn, **values: Any) -> None:
-    for name, value in values.items():
-        object.__setattr__(turn, name, value)
-
-
-def services(turn: Turn) -> dict[str, ServiceState]:
-    assert isinstance(turn.services, dict)
-    return turn.services
-
-
-def has(action: str, subject: str, **data: str) -> Callable[[Turn], bool]:
-    """Say whether a turn has such a line in its log."""
-    return lambda turn: any(
-        one.action == action and one.subject == subject and data.items() <= one.data.items()
-        for one in turn.entries
-    )
-
-
-CHAT_MOVES_ON = has("assigned", "chat", old="colab")
-COLAB_FALLS = has("health", "colab", new="down")
-
-
-def move_anyway(rig: Rig, turn: Turn) -> None:
-    state = services(turn).get("chat") or fleet(rig).services["chat"]
-    services(turn)["chat"] = replace(state, active="kaggle", epoch=state.epoch + 1)
-
-
-def forgets_to_write(matches: Callable[[Turn], bool], written: Callable[[Turn], Turn]) -> Act:
-    """Have something else written of each such turn than is then applied."""
-
-    def sabotage(rig: Rig) -> None:
-        whole: dict[str, Any] = {}
-
-        def before(turn: Turn) -> None:
-            if matches(turn):
-                whole.update(backends=turn.backends, services=turn.services)
-                other = written(turn)
-                amend(turn, backends=other.backends, services=other.services)
-
-        def after(turn: Turn) -> None:
-            amend(turn, **whole)
-            whole.clear()
-
-        rig.before_commit, rig.after_commit = before, after
-
-    return sabotage
-
-
-def publisher_sees(change: Callable[[Fleet], Fleet]) -> Act:
-    """Show the part that keeps the DNS names another fleet than there is."""
-
-    def act(rig: Rig) -> None:
-        assert rig.assembly is not None
-        publisher, loop = rig.assembly.publisher, rig.assembly.loop
-        publisher._fleet = lambda: change(loop.fleet)
-        publisher.poke()
-
-    return act
-
-
-def seen_running(found: Fleet) -> Fleet:
-    return replace(found, world=replace(found.world, paused_since=None))
-
-
-def seen_adopting(found: Fleet) -> Fleet:
-    chat = found.services["chat"]
-    adopting = replace(chat, publication=replace(chat.publication, adopt=True))
-    return replace(found, services={**found.services, "chat": adopting})
-
-
-class Deaf(Phone):
-    """Takes messages and shows them to nobody."""
-
-    def deliver(self, channel: str, body: str) -> list[str]:
-        return []
-
-
-class Defect(Phone):
-    """Has a bug."""
-
-    def deliver(self, channel: str, body: str) -> list[str]:
-        raise RuntimeError("planted")
-
-
-class Idle(Zone):
-    """Says yes to every change and makes none but the first."""
-
-    def change(self, by: str, plan: Plan) -> None:
-        if not self.writes:
-            super().change(by, plan)
-
-
-class Rough(Zone):
-    """Throws away what else stands there whenever it changes something."""
-
-    def change(self, by: str, plan: Plan) -> None:
-        self.records.pop(BYSTANDER.id, None)
-        super().change(by, plan)
-
-
-class Hiding(Zone):
-    """Shows nothing that somebody else wrote."""
-
-    def seen(self) -> tuple[Record, ...]:
-        ours = [write.records for write in self.writes if write.by == "aion"]
-        return (BYSTANDER, *(ours[-1] if ours else ()))
-
-
-def with_phone(kind: type[Phone]) -> Act:
-    def sabotage(rig: Rig) -> None:
-        rig.phone = kind(rig.time, rig.trace)
-
-    return sabotage
-
-
-def with_zone(kind: type[Zone]) -> Act:
-    def sabotage(rig: Rig) -> None:
-        zone = kind(rig.time, rig.random, rig.trace)
-        zone.records = rig.zone.records
-        rig.zone = zone
-
-    return sabotage
 
 
 # ── I1 ──────────────────────────────────────────────────────────────────────────────────────────
@@ -400,7 +221,7 @@ I4 = {
         "I4", "moved to kaggle while paused", (*PAUSED, *DIES), spoil(COLAB_FALLS, move_anyway)
     ),
     "written while paused": Case(
-        "I4", "a write while paused",
+        "I4", "a write while paused or isolated",
         ((35.0, suffer(Ill.DOWN)), *MOVES, (45.0, order(Pause(3600.0))), (60.0, suffer(Ill.WELL))),
         once(50.0, publisher_sees(seen_running)),
     ),
@@ -469,7 +290,7 @@ def already_dead(rig: Rig, turn: Turn) -> None:
 
 I5 = {
     "a strange place is published": Case(
-        "I5", "198.51.100.7 is written", MOVES, spoil(CHAT_MOVES_ON, to_a_strange_place),
+        "I5", "198.51.100.7 is written, active is", MOVES, spoil(CHAT_MOVES_ON, to_a_strange_place),
         seconds=60.0,
     ),
     "a record made by hand is overwritten": Case(
@@ -512,7 +333,7 @@ I7 = {
         spoil(has("drained", "lab"), condemn_lab), seconds=120.0,
     ),
     "the fault was ours": Case(
-        "I7", "and the fault was ours",
+        "I7", "is called down, and the fault was ours",
         ((100.0, lose_network(True)), (140.0, lose_network(False))), keep(controls_fine),
         seconds=180.0,
     ),
@@ -573,7 +394,7 @@ I8 = {
         once(85.0, held), seconds=300.0, last=AFTER_CALM,
     ),
     "an incident stays open": Case(
-        "I8", "the incident job_stuck: is open", DIES_AND_LIVES,
+        "I8", "after hours of calm the incident job_stuck: is open", DIES_AND_LIVES,
         once(100.0, never_closed), seconds=300.0, last=AFTER_CALM,
     ),
 }  # fmt: skip
@@ -673,3 +494,33 @@ def test_a_broken_promise_is_named_and_no_other(name):
     run = lived(case, sabotage=case.sabotage)
     assert run.broken == {case.promise}, run.machine.trace.story(before=case.seconds)
     assert any(case.says in breach.what for breach in run.breaches), run.breaches
+
+
+PROMISES = {case.promise for case in CASES.values()}
+
+
+def told_of(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """Find what the monitor can say: the promise, and the longest piece of the sentence."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        said = [one for one in node.args if isinstance(one, ast.JoinedStr | ast.Constant)]
+        if node.func.attr not in ("breach", "_once") or len(said) < 2:
+            continue
+        promise, sentence = said[-2:]
+        if not isinstance(promise, ast.Constant) or promise.value not in PROMISES:
+            continue
+        parts = sentence.values if isinstance(sentence, ast.JoinedStr) else [sentence]
+        pieces = [str(one.value) for one in parts if isinstance(one, ast.Constant)]
+        yield promise.value, max(pieces, key=len).strip(" ,:;")
+
+
+def test_everything_that_the_monitor_can_say_is_said_in_some_case():
+    said = list(told_of(ast.parse(Path(monitor.__file__).read_text())))
+    assert len(said) > 20
+    unsaid = [
+        (promise, piece)
+        for promise, piece in said
+        if not any(one.promise == promise and piece in one.says for one in CASES.values())
+    ]
+    assert unsaid == []
