@@ -25,7 +25,17 @@ from benchmarks.compare import Change
 from benchmarks.world import ROOT, Row, say
 
 # A part is a module of this package with `run() -> list[Row]`.
-PARTS = ("memory", "publishing", "probes", "failover", "discovery", "store", "turns", "exposure")
+PARTS = (
+    "memory",
+    "publishing",
+    "probes",
+    "failover",
+    "discovery",
+    "store",
+    "turns",
+    "simulation",
+    "exposure",
+)
 LATEST = ROOT / "benchmarks/results/latest.json"
 COMMITTED = ROOT / "benchmarks/results/committed.json"
 PASSING = ("date", "load_before")  # what of a machine's description is not the machine
