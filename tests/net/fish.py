@@ -37,6 +37,7 @@ NETS: dict[str, tuple[str, ...]] = {
     "jobs": ("tests/jobs",),
     "discovery": ("tests/web/test_discovery.py",),
     "guard": ("tests/web/test_guard.py",),
+    "simulation": ("tests/simulation/test_short.py",),
 }
 
 
@@ -215,7 +216,7 @@ FISH = (
         EVIDENCE,
         "online_at >= began_at - FRESH_EVIDENCE_S",
         "online_at >= began_at - FRESH_EVIDENCE_S * 60",
-        ("rules",),
+        ("rules", "simulation"),
     ),
     Fish(
         "online a second too late",
@@ -279,7 +280,7 @@ FISH = (
         EVIDENCE,
         "gap_at is not None and event.started_at < gap_at:",
         "gap_at is not None and event.started_at > gap_at:",
-        ("rules",),
+        ("rules", "simulation"),
     ),
     Fish(
         "asked while asked",
@@ -296,7 +297,7 @@ FISH = (
         CHOICE,
         'due = (one.ok_since if one.ok_since is not None else float("inf")) + one.wait_s',
         "due = (one.ok_since if one.ok_since is not None else 0.0) + one.wait_s",
-        ("rules",),
+        ("rules", "simulation"),
     ),
     Fish(
         "three moves an hour",
@@ -352,7 +353,7 @@ FISH = (
         ASSIGNMENT,
         "return (spec.targets if spec is not None else ()) or service.dns.gateway",
         "return spec.targets if spec is not None else ()",
-        ("rules",),
+        ("rules", "simulation"),
     ),
     Fish(
         "an old service's epochs again",
@@ -385,7 +386,7 @@ FISH = (
         REVIEW,
         "if state.pin is not None and at >= state.pin.until:",
         "if state.pin is not None and not state.pin.hard and at >= state.pin.until:",
-        ("rules",),
+        ("rules", "simulation"),
     ),
     Fish(
         "nobody looks when the pin ends",
@@ -450,7 +451,7 @@ FISH = (
         CONFIGURING,
         "incident_seq=world.incident_seq,",
         "incident_seq=0,",
-        ("rules",),
+        ("rules", "simulation"),
     ),
     Fish(
         "a restart closes what is open",
