@@ -205,12 +205,12 @@ def lagging(rig: Rig) -> list[Record]:
 
 
 def unlucky(seed: int) -> str:
-    """Live through half an hour of bad luck; returns the digest."""
+    """Live through twenty minutes of bad luck; returns the digest."""
 
     def rage(rig: Rig) -> None:
-        Faults(rig, SeededRandom(seed + 1)).rage(1800.0)
+        Faults(rig, SeededRandom(seed + 1)).rage(1200.0)
 
-    run = short_run(1900.0, script=((30.0, rage),), seed=seed)
+    run = short_run(1260.0, script=((30.0, rage),), seed=seed)
     assert run.breaches == []
     return run.machine.trace.digest
 
