@@ -7,7 +7,11 @@ comes after one minute here and not after five.
 
 The script is lived through once undisturbed. Then once for each boundary that was passed: the
 process is killed there, is back 1 to 3 seconds later, and at the next quiet moment of the script
-everything must be as it was without the kill. No notice may be lost, and one message repeated.
+everything must be as it was without the kill. No notice may be lost, and at most one message
+repeated. The operator gives a command again, with the same key, if he was not answered.
+
+Not compared is how many falls and voluntary moves are remembered: a backend that dies while nobody
+looks did not fall before our eyes, and a pin ordered while nobody is known yet is followed later.
 """
 
 from __future__ import annotations
