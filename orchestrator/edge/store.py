@@ -44,7 +44,6 @@ __all__ = [
 
 T = TypeVar("T")
 Row = Mapping[str, Any]
-TALLY_EVERY_S = 10.0  # a crash loses at most this much of the statistics
 ROOM_AGAIN_BYTES = 1 << 20  # beyond the ballast, before a full disk counts as over
 VACUUM_PAGES = 2000
 
@@ -70,10 +69,12 @@ class Store:
     StoreError, StoreFull or StoreTooNew with one line, and then nothing of it was written.
 
     `anchor` is the clock's, set after `load`; it is written with whatever is written next, for a
-    start itself must need no room on the disk.
+    start itself must need no room on the disk. A crash loses the statistics of the last
+    `tally_every_s` at most.
     """
 
     anchor: Anchor | None = None
+    tally_every_s = 10.0
 
     def __init__(
         self, url: str, run: Runner, *, instance: str | None = None, create: bool = False
@@ -261,7 +262,7 @@ class Store:
         for hour in sorted(rolling.unread()):
             stored = await self._do(partial(queries.tallies, hour=hour))
             rolling.absorb(hour, stored)
-        tallies = everything or abs(rolling.at - self._tallied_at) >= TALLY_EVERY_S
+        tallies = everything or abs(rolling.at - self._tallied_at) >= self.tally_every_s
         batch = rolling.take(tallies=tallies)
         if not batch:
             return

@@ -74,6 +74,7 @@ class Monitor:
         self._lost_until = 0.0
         self._full_until = 0.0
         self._kept: tuple[Any, ...] | None = None
+        self._read: dict[str, tuple[bytes, Any]] = {}
 
     # ── what happens ────────────────────────────────────────────────────────────────────────────
 
@@ -310,9 +311,7 @@ class Monitor:
         self._check_endings()
 
     def _look_at(self, name: str, now: float) -> None:
-        body = self._m.ask(f"/discovery/{name}")
-        assert body is not None
-        shown = json.loads(body)
+        shown = self._shown(name)
         state = self._fleet().services[name]
         active = (shown.get("active") or {}).get("backend")
         if shown["epoch"] != state.epoch or active != state.active:
@@ -324,6 +323,15 @@ class Monitor:
             self._once(name, "I1", f"{name}: {state.active} is dead and shown, {dead_for:.0f} s")
         if name == "chat" and self._dns_well(state, now):
             self._look_at_record(now)
+
+    def _shown(self, service: str) -> Any:
+        """Give what discovery says; most of the time it is what it said before."""
+        body = self._m.ask(f"/discovery/{service}")
+        assert body is not None
+        before = self._read.get(service)
+        if before is None or before[0] != body:
+            before = self._read[service] = (body, json.loads(body))
+        return before[1]
 
     def _dead_for(self, service: str, name: str, now: float) -> float:
         """Say for how long a dead one should have been left already; 0 if it need not be."""
