@@ -181,11 +181,12 @@ def _stay_or_better(
         due = _due(one, incumbent, moves)
         if hold_until is not None and not (pin is not None and pin.backend == one.name):
             due = max(due, hold_until)
-        if at >= due:
+        better_soon = review is not None and review <= at + APART_S  # one move, not two
+        if at >= due and not better_soon:
             return Choice(
                 one.name, f"{one.name} is preferred and has been well long enough", voluntary=True
             )
-        if due < float("inf"):
+        if at < due < float("inf"):
             review = due if review is None else min(review, due)
     why = "is pinned and serves well" if pinned_here else "serves well"
     return Choice(incumbent.name, f"{incumbent.name} {why}", review_at=review)
