@@ -19,7 +19,7 @@ import structlog
 
 from backends.base import Random
 from orchestrator.assembly import Assembly, Outside
-from orchestrator.core.events import Command, Event, Turn
+from orchestrator.core.events import Answer, Command, Event, Turn
 from orchestrator.core.model import Now
 from orchestrator.edge.sqlite import BALLAST_BYTES, Ballast
 from orchestrator.edge.store import Audit, Saved, Store, inline
@@ -47,6 +47,8 @@ class Onlooker(Protocol):
     def turned(self, turn: Turn) -> None: ...
 
     def asking(self, plan: Any) -> None: ...
+
+    def answered(self, command: Command, answer: Answer | None) -> None: ...
 
     def failed(self, what: str) -> None: ...
 
@@ -319,11 +321,13 @@ class Machine:
         try:
             answer = await assembly.loop.command(command, None)
         except asyncio.CancelledError:
+            self.onlooker.answered(command, None)
             return
         except Exception as error:  # noqa: BLE001 - the operator is told, and so are we
             self.trace.tell("operator", f"was told: {error}")
         else:
             self.trace.tell("operator", f"was told: {answer.text}")
+            self.onlooker.answered(command, answer)
 
     def report(self, event: Event) -> None:
         """Hand the daemon an event from parts that are not simulated, if it lives."""

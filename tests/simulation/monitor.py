@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.core.events import Turn
+from orchestrator.core.events import Answer, Command, Turn
 from orchestrator.core.model import DnsTrouble, Health, Notice, ServiceState, Tier
 from orchestrator.core.records import Plan, signature
 from orchestrator.edge.store import Saved
 from tests.simulation.machine import Machine
+from tests.simulation.orders import Orders
 from tests.simulation.world import Place
 from tests.simulation.zone import Ill
 
@@ -75,6 +76,7 @@ class Monitor:
         self._full_until = 0.0
         self._kept: tuple[Any, ...] | None = None
         self._read: dict[str, tuple[bytes, Any]] = {}
+        self._orders = Orders()
 
     # ── what happens ────────────────────────────────────────────────────────────────────────────
 
@@ -109,6 +111,10 @@ class Monitor:
         self._paused = fleet.world.paused_since is not None
         for id_ in saved.outbox:
             self._pending.setdefault(id_, self._m.time.true)
+
+    def answered(self, command: Command, answer: Answer | None) -> None:
+        """Remember what the operator was told."""
+        self._orders.answered(command, answer, 0.0 if answer is None else self._at())
 
     def turned(self, turn: Turn) -> None:
         """Judge one turn, just applied."""
@@ -397,6 +403,8 @@ class Monitor:
 
     def _check_endings(self) -> None:
         fleet, at = self._fleet(), self._at()
+        for service, what in self._orders.dropped(fleet, at):
+            self._once(service or next(iter(fleet.services)), "I4", what)
         if self._m.disk.full or self._full_until > self._m.time.true - 2 * OVER_S:
             return
         awake = self._m.time.true - max(self._m.asleep_until, self._undisturbed_since) > 2 * OVER_S

@@ -64,9 +64,11 @@ class Rig(Machine):
         try:
             answer = await assembly.loop.command(command, Audit(key, "the operator", "here"))
         except asyncio.CancelledError:
+            self.onlooker.answered(command, None)
             self._orders.append(command)
         else:
             self.trace.tell("operator", f"was told: {answer.text}")
+            self.onlooker.answered(command, answer)
             if answer.problem == "conflict":
                 again = replace(command)
                 self.time.after(TRY_AGAIN_S, lambda: self.order(again))

@@ -216,6 +216,18 @@ def nobody_looks(rig: Rig) -> None:
 
 PAUSED: Steps = ((35.0, order(Pause(3600.0))),)
 
+
+def runs_again(rig: Rig) -> None:
+    found = fleet(rig)
+    found.world = replace(found.world, paused_since=None)
+
+
+def softened(rig: Rig) -> None:
+    pin = fleet(rig).services["chat"].pin
+    assert pin is not None
+    decide(rig, "chat", pin=replace(pin, hard=False))
+
+
 I4 = {
     "moved while paused": Case(
         "I4", "moved to kaggle while paused", (*PAUSED, *DIES), spoil(COLAB_FALLS, move_anyway)
@@ -236,6 +248,11 @@ I4 = {
     "a pause is over and stands": Case(
         "I4", "a pause is over and stands",
         ((40.0, order(Pause(60.0))),), spoil(has("resumed", ""), still_paused),
+    ),
+    "a pause is dropped": Case("I4", "a pause was dropped", PAUSED, once(50.0, runs_again)),
+    "a hard pin becomes a soft one": Case(
+        "I4", "chat: the pin to colab was dropped",
+        ((35.0, order(PinTo("chat", "colab", hard=True))),), once(50.0, softened),
     ),
     "a pin is forgotten over a restart": Case(
         "I4", "after a start",
