@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import structlog
 
 import backends
-from backends.base import Children, Clock, Http, Plan, Ports, Random
+from backends.base import Children, Http, Plan, Ports, Random
 from orchestrator.core.events import (
     AskControls,
     CanarySoon,
@@ -30,6 +30,7 @@ from orchestrator.core.fleet import resumed
 from orchestrator.core.health import ALIVE, next_canary_s, next_probe_s
 from orchestrator.core.model import FleetConfig, Health, Now, Source
 from orchestrator.edge.alerts import AlertSettings, Courier
+from orchestrator.edge.clock import CarriedClock
 from orchestrator.edge.controls import Controls
 from orchestrator.edge.dns import open_provider
 from orchestrator.edge.dns.base import DnsSettings, Provider
@@ -69,7 +70,7 @@ class Outside:
     """The world as the working parts touch it."""
 
     http: Http
-    clock: Clock
+    clock: CarriedClock
     random: Random
     children: Children
     provider: Callable[[DnsSettings], Provider] = open_provider
@@ -208,6 +209,8 @@ class Assembly:
         for entry in turn.entries:
             if entry.action == "health" and entry.data.get("new") == Health.UP:
                 self._first_canary(entry.subject)
+            elif entry.action == "gap":  # steady seconds stood still while the machine slept
+                self._store.anchor = self._clock.anchor()
             elif entry.action in ("paused", "resumed", "isolated", "reconnected"):
                 self._courier.poke()
                 self.publisher.poke()

@@ -22,7 +22,7 @@ class Anchor:
     """What ties steady seconds to one boot of the machine.
 
     `boot_id` names the boot, "" where that is not known; `offset_s` is steady seconds less boot
-    time when the process began.
+    time since the process began, or was last suspended.
     """
 
     boot_id: str
@@ -53,10 +53,10 @@ class CarriedClock:
 
         `written_at` is the latest steady time that run stored, `anchor` what it stored of its own.
         Within one boot of the machine boot time carries steady seconds on, whatever the wall clock
-        did meanwhile; after a suspend, during which steady seconds stood still, this moves them
-        forward by its length, for that time did pass. After a reboot, or where boots have no name,
-        the wall clock says where they begin. They never begin before `written_at`. Returns what to
-        store for the next run.
+        did meanwhile. After a reboot, or where boots have no name, the wall clock says where they
+        begin. They never begin before `written_at`. Returns what to store for the next run; after
+        a suspend, during which steady seconds stand still, that is `anchor` anew, or the next run
+        would begin ahead by its length.
         """
         began, boot = self.steady(), self.boot()
         if anchor is not None and anchor.boot_id and anchor.boot_id == self._boot_id:
@@ -67,6 +67,10 @@ class CarriedClock:
             began, anchor = written_at, Anchor(self._boot_id, written_at - boot)
         self._offset = began - self._monotonic()
         return anchor
+
+    def anchor(self) -> Anchor:
+        """Say how steady seconds and boot time stand to each other now."""
+        return Anchor(self._boot_id, self.steady() - self.boot())
 
     def steady(self) -> float:
         return self._monotonic() + self._offset

@@ -120,7 +120,18 @@ def test_after_a_reboot_the_new_boot_carries_on():
     assert again(hands, written_at, anchor) == written_at
 
 
-def test_a_restart_after_a_suspend_moves_steady_seconds_by_the_time_that_passed():
+def test_a_restart_goes_on_where_a_run_was_that_knew_it_had_been_suspended():
+    """What happened since then must not seem older to the next run than it was to this one."""
+    hands = Hands()
+    clock = hands.clock()
+    clock.resume(0.0, None)
+    hands.suspend(3600.0)
+    anchor = clock.anchor()
+    hands.run_on(10.0)
+    assert again(hands, clock.steady(), anchor) == clock.steady() == WALL + 10.0
+
+
+def test_a_suspend_that_nobody_noted_moves_steady_seconds_at_the_next_start():
     hands = Hands()
     clock = hands.clock()
     anchor = clock.resume(0.0, None)

@@ -48,6 +48,7 @@ class _Service:
 
     epoch: int = 0
     active: str | None = None
+    hard_until: float = 0.0  # when it was last seen pinned hard
     voluntary: list[float] = field(default_factory=list)
     told: set[tuple[str, float]] = field(default_factory=set)
 
@@ -343,13 +344,14 @@ class Monitor:
         """Say for how long a dead one should have been left already; 0 if it need not be."""
         place = self._m.world.places[name]
         state = self._fleet().services[service]
-        hard = state.pin is not None and state.pin.hard
+        if state.pin is not None and state.pin.hard:
+            self._services[service].hard_until = now
         calm = self._calm_since(now)
-        if place.dead_since is None or calm is None or hard:
+        if place.dead_since is None or calm is None:
             return 0.0
         if not any(self._stably_live(one) for one in self._others(service, name)):
             return 0.0
-        return now - max(place.dead_since, calm)
+        return now - max(place.dead_since, calm, self._services[service].hard_until)
 
     def _calm_since(self, now: float) -> float | None:
         """Say since when nothing excuses us; None: something does now."""
@@ -383,7 +385,7 @@ class Monitor:
         z = self._m.zone
         meddled = z.others_at is not None and state.publication.trouble in HELD
         well = z.ill is Ill.WELL and now - z.well_since > DNS_WELL_S
-        return well and now - z.held_until > LEAVE_S and not meddled
+        return well and self._m.time.monotonic() - z.held_until > LEAVE_S and not meddled
 
     def _look_at_record(self, now: float) -> None:
         standing = {record.content for record in self._m.zone.standing()}
@@ -434,7 +436,7 @@ class Monitor:
         for name, state in fleet.services.items():
             if state.active is None or fleet.backends[state.active].health not in ALIVE:
                 self.breach("I8", f"{name} is served by {state.active}: {state.reason}")
-        if now - m.zone.held_until > CONVERGED_S:
+        if m.time.monotonic() - m.zone.held_until > CONVERGED_S:
             self._check_record(fleet.services["chat"])
 
     def _check_record(self, state: ServiceState) -> None:

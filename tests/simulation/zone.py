@@ -51,7 +51,7 @@ class Zone:
         self.ill = Ill.WELL
         self.well_since = 0.0
         self.retry_after_s = 0
-        self.held_until = 0.0  # until when we were told to wait
+        self.held_until = 0.0  # until when we were told to wait, by our monotonic clock
         self.others_at: float | None = None  # when somebody else last wrote there
         self.writes: list[Write] = []
         self._before: list[tuple[float, tuple[Record, ...]]] = []
@@ -187,7 +187,7 @@ class Provider:
         if zone.ill is Ill.ERRORS:
             raise BadReply("HTTP 502", 502)
         if zone.ill is Ill.THROTTLED:
-            zone.held_until = zone.time.true + zone.retry_after_s
+            zone.held_until = zone.time.monotonic() + zone.retry_after_s
             raise Throttled("asked to wait", zone.retry_after_s)
 
 
