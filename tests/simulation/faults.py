@@ -68,7 +68,7 @@ class Faults:
         self._phase = 0
 
     def _rate(self, kind: Kind) -> float:
-        return kind.an_hour * self.pick((0.0, 0.5, 2.0, 4.0))
+        return kind.an_hour * self.pick((0.0, 0.4, 1.5, 3.0))
 
     def pick(self, of: tuple) -> object:
         return of[int(self.random.random() * len(of))]

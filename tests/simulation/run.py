@@ -18,7 +18,7 @@ from tests.simulation.virtual import Time
 DAY_S = 86400.0
 LOOK_S = 5.0
 LAST_CALM_S = 2.5 * HOUR_S  # longer than the longest failback wait
-BACKENDS = (2, 3, 3, 4, 5, 6)
+BACKENDS = (2, 3, 3, 4, 4, 5)
 
 
 @dataclass
