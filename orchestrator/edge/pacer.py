@@ -56,6 +56,7 @@ class Pacer:
         self._running: dict[Key, asyncio.Task[None]] = {}
         self._again: set[Key] = set()
         self._wanted: set[Key] = set()  # asked for, so not put off
+        self._no_canary: set[str] = set()  # their drivers have none
         self._seq = 0
         self._woken = asyncio.Event()
         self.late_s = 0.0  # how late the latest look started
@@ -66,6 +67,7 @@ class Pacer:
         A probe under way goes on to its end and still counts.
         """
         self._drivers[name] = driver
+        self._no_canary.discard(name)
         self.soon(name)
 
     def remove(self, name: str) -> None:
@@ -158,6 +160,7 @@ class Pacer:
         if seen is None:  # it has no canary, and will have none: no look of this kind again
             self._running.pop(key)
             self._again.discard(key)
+            self._no_canary.add(name)
             self._woken.set()
         else:
             task = asyncio.current_task()
@@ -176,6 +179,18 @@ class Pacer:
             detail = f"internal error: {type(error).__name__}"
         return Observation(name, source, Verdict.FAILED, detail)
 
+    def _revive_canary(self, name: str) -> None:
+        """Plan a canary again that made no sense when its turn came: it was down, or denied us.
+
+        A degraded one comes up by its canary alone, so none may be forgotten.
+        """
+        key = (name, Source.CANARY)
+        if key in self._due or key in self._running or name in self._no_canary:
+            return
+        after_s = self._interval_s(*key)
+        if after_s is not None:
+            self._plan(key, max(after_s, CANARIES_APART_S))
+
     def _digested(self, key: Key, task: asyncio.Task[None] | None) -> None:
         """Plan the next look, now that this one was taken into account."""
         if self._running.get(key) is not task:
@@ -190,5 +205,7 @@ class Pacer:
                 if key[1] is Source.CANARY:
                     after_s = max(after_s, CANARIES_APART_S)
                 self._plan(key, self._spread(after_s))
+        if key[1] is Source.PROBE:
+            self._revive_canary(key[0])
         if self._heap and len(self._running) >= IN_FLIGHT - 1:
             self._woken.set()

@@ -302,3 +302,42 @@ def test_of_a_thousand_backends_none_is_looked_at_a_second_late():
         assert latest < 1.0
 
     asyncio.run(go())
+
+
+def test_a_canary_that_made_no_sense_when_its_turn_came_is_not_forgotten():
+    """One that is degraded and denies us for a while comes up again by a canary alone."""
+
+    async def go():
+        one, sense = Driver("a"), True
+
+        def every(_name, source):
+            if source is Source.PROBE:
+                return 10.0
+            now = asyncio.get_running_loop().time()
+            return max(0.0, one.canaries[-1] + 30.0 - now) if sense else None
+
+        async with pacing_with(one, interval_s=every) as (pacer, _):
+            pacer.soon("a", Source.CANARY)
+            sense = False
+            await asyncio.sleep(100)
+            assert len(one.canaries) == 1
+            sense = True
+            await asyncio.sleep(100)
+            assert 3 <= len(one.canaries) <= 5
+
+    in_virtual_time(go())
+
+
+def test_a_driver_without_canaries_is_asked_for_one_once():
+    async def go():
+        one = Driver("a")
+
+        async def none():
+            one.canaries.append(0.0)
+
+        one.canary = none
+        async with pacing_with(one, interval_s=lambda _, s: 10.0 * (s is Source.PROBE)):
+            await asyncio.sleep(100)
+        assert len(one.canaries) == 1
+
+    in_virtual_time(go())
