@@ -134,8 +134,8 @@ class SimulatedStore(Store):
 class Machine:
     """Where the daemon lives. `onlooker` is set before `run`.
 
-    `boundaries` counts the places passed at which the process can be killed; `kill_at` is the
-    number of the one where it will be, `kill_in` one of that kind, whichever comes next.
+    `number` counts the places passed at which the process can be killed; `kill_at` is the number
+    of the one where it will be, `kill_in` one of that kind, whichever comes next.
     """
 
     onlooker: Onlooker
@@ -151,8 +151,6 @@ class Machine:
         self.up_since: float | None = None
         self.kill_at: int | None = None
         self.kill_in: str | None = None
-        self.boundaries: list[str] = []
-        self.count_boundaries = False
         self.number = 0
         self.outage_s: Callable[[], float] = lambda: 1.0 + 20.0 * random.random()
         self.assembly: Assembly | None = None
@@ -274,8 +272,6 @@ class Machine:
         if self._dead:
             raise asyncio.CancelledError
         self.number += 1
-        if self.count_boundaries:
-            self.boundaries.append(kind)
         if self.number == self.kill_at or kind == self.kill_in:
             self.kill_in = None
             raise Killed(f"at {kind} ({self.number})")
