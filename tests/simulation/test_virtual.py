@@ -240,3 +240,17 @@ def test_a_script_is_the_same_run_each_time():
     script = ((40.0, lambda rig: rig.order(PinTo("chat", "lab", 60.0))), (70.0, Rig.kill))
     first, second = (short_run(120.0, script=script).machine.trace.digest for _ in range(2))
     assert first == second != short_run(120.0, script=script, seed=2).machine.trace.digest
+
+
+def test_after_a_sleep_the_next_life_goes_on_from_where_this_one_was():
+    """Once anything was written since: what happened then must not seem older by the sleep."""
+    steady = []
+    short_run(
+        360.0,
+        script=(
+            (60.0, lambda rig: rig.suspend(90.0)),
+            (320.0, lambda rig: rig.kill()),
+            (350.0, lambda rig: steady.append(rig.steady())),
+        ),
+    )
+    assert abs(steady[0] - (EPOCH + 350.0 - 90.0)) < 0.01
