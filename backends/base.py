@@ -96,9 +96,13 @@ class Random(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """What a driver may use of the world."""
+    """What a driver may use of the world.
+
+    `guarded` reaches public addresses only: for what a registration says, rather than the operator.
+    """
 
     http: Http
+    guarded: Http
     clock: Clock
     random: Random
 
@@ -133,17 +137,28 @@ class Credential(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
+class SessionPlan:
+    """Where a backend that registers is for now: `secret` is the SHA-256 of its session's token."""
+
+    id: str
+    url: str
+    secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """One configured backend as its driver gets it.
 
     `models` maps our model names to the backend's. `secrets` holds the credentials that `options`
-    asked for, by key. `options` is the kind's own `Options`.
+    asked for, by key. `options` is the kind's own `Options`. `session`: None where the address does
+    not come with one, or none has come yet.
     """
 
     backend: Backend
     options: Any
     models: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    session: SessionPlan | None = None
 
 
 class Driver(Protocol):
@@ -163,5 +178,16 @@ class Driver(Protocol):
         """Ask for a one-token completion of the first configured model, at most `canary_timeout_s`.
 
         Any completion counts, empty text too. None: this engine or kind has no canary.
+        """
+        ...
+
+
+class Registered(Driver, Protocol):
+    """Looks at a backend whose address came with a registration."""
+
+    async def identify(self, nonce: str) -> str:
+        """Have it prove that it is the agent of its session: "" if so, else one line why not.
+
+        `nonce` is hexadecimal and never used twice. Takes at most the policy's `timeout_s`.
         """
         ...

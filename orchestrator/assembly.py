@@ -67,9 +67,10 @@ class Wanted(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """The world as the working parts touch it."""
+    """The world as the working parts touch it; `guarded` reaches public addresses only."""
 
     http: Http
+    guarded: Http
     clock: CarriedClock
     random: Random
     children: Children
@@ -97,7 +98,7 @@ class Assembly:
         self.settled = asyncio.Event()
         self.loop = loop = Loop(fleet, clock=clock, store=store)
         self._wanted, self._store, self._clock = wanted, store, clock
-        self._ports = Ports(http=http, clock=clock, random=random)
+        self._ports = Ports(http, outside.guarded, clock, random)
         self.pacer = Pacer(
             interval_s=self._interval_s,
             limit_s=self._limit_s,

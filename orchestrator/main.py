@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import ssl
 import sys
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
@@ -30,7 +31,7 @@ from orchestrator.edge import systemd
 from orchestrator.edge.alerts import zone_of
 from orchestrator.edge.child import run_child
 from orchestrator.edge.clock import SystemClock, SystemRandom
-from orchestrator.edge.http import AioHttp, raise_file_limit
+from orchestrator.edge.http import AioHttp, public_only, raise_file_limit
 from orchestrator.edge.log import Log
 from orchestrator.edge.migrate import migrate
 from orchestrator.edge.store import Saved, Store, in_thread
@@ -121,7 +122,10 @@ class Daemon:
         self._config = signed(config, self._instance)
         stack.push_async_callback(self._store.close)
         self._store.anchor = self._clock.resume(saved.written_at, saved.anchor)
-        self._assemble(saved, await stack.enter_async_context(AioHttp()))
+        tls = ssl.create_default_context()  # half a megabyte of authorities, so both share it
+        http = await stack.enter_async_context(AioHttp(tls=tls))
+        guarded = await stack.enter_async_context(AioHttp(tls=tls, allow=public_only))
+        self._assemble(saved, http, guarded)
         stack.push_async_callback(self._end_tasks)
         self._servers = servers(self._web)
         for server in self._servers:
@@ -133,9 +137,9 @@ class Daemon:
         log.info("listening", address=f"http://{config.web.host}:{port}", version=__version__)
         self._notifier.ready("serving the stored answer; looking at the backends")
 
-    def _assemble(self, saved: Saved, http: AioHttp) -> None:
+    def _assemble(self, saved: Saved, http: AioHttp, guarded: AioHttp) -> None:
         now = self._clock.steady()
-        outside = Outside(http, self._clock, self._random, run_child)
+        outside = Outside(http, guarded, self._clock, self._random, run_child)
         self._assembly = Assembly(self._config, saved, self._store, outside)
         self._loop = loop = self._assembly.loop
         self._jobs = Runner(SCHEDULE, self._tools(), table=self._store, report=loop.report)

@@ -34,7 +34,7 @@ async def examine(config: Config) -> AsyncIterator[Finding]:
     from orchestrator.edge.http import AioHttp
 
     async with AioHttp() as http:
-        ports = Ports(http, SystemClock(), SystemRandom())
+        ports = Ports(http, http, SystemClock(), SystemRandom())
         async for finding in _controls(config, ports):
             yield finding
         yield await _public_name(config, http)

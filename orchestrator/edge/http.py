@@ -21,6 +21,7 @@ import aiohttp
 from yarl import URL
 
 from backends.base import Reply
+from orchestrator.core.addresses import why_not_public
 from orchestrator.errors import Unreachable
 
 Allow = Callable[[str, str], bool]
@@ -34,6 +35,11 @@ TLS_RECORD_ERRORS: Final = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYE
 
 _AddressInfo = tuple[Any, Any, int, str, tuple[Any, ...]]
 _asked: ContextVar[str] = ContextVar("asked")  # the host that the current task connects to
+
+
+def public_only(host: str, address: str) -> bool:  # noqa: ARG001  # an `Allow`
+    """Allow public addresses alone, whatever name they came from (`core.addresses`)."""
+    return not why_not_public(address)
 
 
 class AioHttp:

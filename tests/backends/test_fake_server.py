@@ -34,7 +34,7 @@ def talking(engine, told, use):
     async def main():
         async with AioHttp() as http:
             made = plan(engine=engine, url=told["url"], models={"ours": told["model"]})
-            return await use(backends.driver(made, Ports(http, HandClock(), Middle())), http)
+            return await use(backends.driver(made, Ports(http, http, HandClock(), Middle())), http)
 
     return asyncio.run(main())
 

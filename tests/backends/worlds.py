@@ -101,7 +101,7 @@ def plan(
 
 
 def ports(http: Any, clock: HandClock | None = None) -> Ports:
-    return Ports(http, clock or HandClock(), Middle())
+    return Ports(http, http, clock or HandClock(), Middle())
 
 
 def driver(http: Any, made: Plan, clock: HandClock | None = None) -> Any:

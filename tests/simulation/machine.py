@@ -205,8 +205,10 @@ class Machine:
             self.disk.limit(store)
         clock = self.time.clock()
         store.anchor = clock.resume(saved.written_at, saved.anchor)
+        http = world.Http(self.world, self.boundary)
         outside = Outside(
-            http=world.Http(self.world, self.boundary),
+            http=http,
+            guarded=http,
             clock=clock,
             random=self.random,
             children=phone.Children(self.phone, self._cut_off, self.boundary),
