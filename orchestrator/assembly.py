@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Coroutine as Work
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import structlog
 
 import backends
-from backends.base import Children, Http, Plan, Ports, Random
+from backends.base import Children, Http, Plan, Ports, Random, SessionPlan
 from orchestrator.core.events import (
     AskControls,
     CanarySoon,
@@ -24,6 +24,7 @@ from orchestrator.core.events import (
     ProbeSoon,
     Reconcile,
     Reconfigured,
+    Rewire,
     Turn,
 )
 from orchestrator.core.fleet import resumed
@@ -94,6 +95,8 @@ class Assembly:
             services=saved.services,
             incidents=saved.incidents,
             outbox=saved.outbox,
+            tokens=saved.tokens,
+            meters=saved.meters,
         )
         self.settled = asyncio.Event()
         self.loop = loop = Loop(fleet, clock=clock, store=store)
@@ -130,6 +133,7 @@ class Assembly:
     def _wire(self, loop: Loop) -> None:
         """Say who carries out which effect."""
         loop.on(ProbeSoon, lambda effect: self.pacer.soon(effect.backend))
+        loop.on(Rewire, lambda effect: self._rewire(effect.backend))
         loop.on(CanarySoon, lambda effect: self.pacer.soon(effect.backend, Source.CANARY))
         loop.on(AskControls, lambda _: self._controls.ask())
         loop.on(CheckName, lambda effect: self.names.check(effect.service))
@@ -147,8 +151,8 @@ class Assembly:
 
     def begin(self) -> None:
         """Look at every backend and keep every name from now on."""
-        for plan in self._wanted.plans.values():
-            self.pacer.add(plan.backend.name, backends.driver(plan, self._ports))
+        for name in self._wanted.plans:
+            self._rewire(name)
         self.publisher.configure(self._wanted.dns)
 
     async def adopt(self, new: Wanted) -> None:
@@ -161,7 +165,7 @@ class Assembly:
         self._wanted = new
         for name, plan in new.plans.items():
             if old.plans.get(name) != plan:
-                self.pacer.add(name, backends.driver(plan, self._ports))
+                self._rewire(name)
                 if self.loop.fleet.backends[name].health in ALIVE:
                     self._first_canary(name)
         for name in old.plans.keys() - new.plans.keys():
@@ -169,6 +173,19 @@ class Assembly:
         self.publisher.configure(new.dns)
         self._controls.configure(new.controls)
         self._courier.configure(new.alerts)
+
+    def _rewire(self, name: str) -> None:
+        """Look at a backend where it is now; one that registers and has no session is nowhere."""
+        plan, state = self._wanted.plans.get(name), self.loop.fleet.backends.get(name)
+        if plan is None or state is None:
+            return
+        session = state.session
+        if plan.backend.registers:
+            self.pacer.remove(name)  # what a look at the old address finds is of no use
+            if session is None:
+                return
+            plan = replace(plan, session=SessionPlan(session.id, session.url, session.secret))
+        self.pacer.add(name, backends.driver(plan, self._ports))
 
     async def close(self) -> None:
         """Give up what is under way outside of `works`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from difflib import get_close_matches
 
 from orchestrator.core import notices
 from orchestrator.core.assignment import assign, candidate, failed, pool_of
@@ -13,6 +12,7 @@ from orchestrator.core.durations import spoken
 from orchestrator.core.events import (
     Acknowledge,
     Answer,
+    Called,
     CanarySoon,
     Check,
     Drain,
@@ -28,32 +28,16 @@ from orchestrator.core.events import (
     Unpin,
 )
 from orchestrator.core.model import Health, Incident, Phase, Pin, Planned, Rotation, Service
+from orchestrator.core.refusal import Refused, known
 from orchestrator.core.review import PLANNED, review
 from orchestrator.core.rotation import advance, rewind, rotate
 
 HOLD_S = 3600.0  # a manual failover stands this long before failback may undo it
 
 
-class Refused(Exception):
-    """The command cannot be done; carries the answer."""
-
-    def __init__(self, text: str, problem: str = "conflict") -> None:
-        super().__init__(text)
-        self.answer = Answer(text, problem)
-
-
-def _known(draft: Draft, name: str, kind: str) -> None:
-    names = list(draft.config.services if kind == "service" else draft.config.backends)
-    if name in names:
-        return
-    near = get_close_matches(name, names, 1)
-    hint = f"; did you mean `{near[0]}`?" if near else f"; there are: {', '.join(names[:20])}"
-    raise Refused(f"there is no {kind} `{name}`{hint}", "unknown")
-
-
 def _member(draft: Draft, service: str, backend: str) -> None:
-    _known(draft, service, "service")
-    _known(draft, backend, "backend")
+    known(draft, service, "service")
+    known(draft, backend, "backend")
     if backend not in draft.config.services[service].backends:
         raise Refused(f"backend `{backend}` is not in the pool of `{service}`")
     if not draft.config.backends[backend].assignable:
@@ -76,7 +60,7 @@ def _not_observing(draft: Draft) -> None:
 
 def failover(draft: Draft, command: Failover) -> None:
     """Move now. It stands for an hour before failback may undo it."""
-    _known(draft, command.service, "service")
+    known(draft, command.service, "service")
     _not_observing(draft)
     state = draft.service(command.service)
     service = draft.config.services[command.service]
@@ -168,7 +152,7 @@ def pin(draft: Draft, command: PinTo) -> None:
 
 def unpin(draft: Draft, command: Unpin) -> None:
     """End a pin."""
-    _known(draft, command.service, "service")
+    known(draft, command.service, "service")
     state = draft.service(command.service)
     if state.pin is None:
         draft.answer = Answer(f"{command.service} is not pinned")
@@ -215,7 +199,7 @@ def end_pause(draft: Draft, why: str) -> None:
 
 def drain(draft: Draft, command: Drain) -> None:
     """Take a backend out of rotation, once a successor is published; or put it back."""
-    _known(draft, command.backend, "backend")
+    known(draft, command.backend, "backend")
     state = draft.backend(command.backend)
     word = "drained" if command.drained else "back in rotation"
     if state.drained == command.drained:
@@ -238,7 +222,7 @@ def drain(draft: Draft, command: Drain) -> None:
 
 def check(draft: Draft, command: Check) -> None:
     """Look at a backend now."""
-    _known(draft, command.backend, "backend")
+    known(draft, command.backend, "backend")
     draft.do(ProbeSoon(command.backend))
     if draft.config.backends[command.backend].health.canary_s is not None:
         draft.do(CanarySoon(command.backend))
@@ -247,7 +231,7 @@ def check(draft: Draft, command: Check) -> None:
 
 def sync_dns(draft: Draft, command: SyncDns) -> None:
     """Take over whatever stands at the service's name."""
-    _known(draft, command.service, "service")
+    known(draft, command.service, "service")
     _not_observing(draft)
     if draft.config.services[command.service].dns is None:
         raise Refused(f"{command.service} has no DNS name")
@@ -277,6 +261,12 @@ def mute(draft: Draft, command: Mute) -> None:
     draft.incidents[incident.key] = replace(incident, muted_until=until)
     draft.note("incident_muted", incident.subject, f"incident {incident.id} muted")
     draft.answer = Answer(f"incident {incident.id} is muted for {spoken(command.for_s)}")
+
+
+def called(draft: Draft, command: Called) -> None:
+    """Write down what a hook had done."""
+    draft.note("hook_called", command.hook, command.text)
+    draft.answer = Answer(command.text)
 
 
 def _incident(draft: Draft, ident: str) -> Incident:

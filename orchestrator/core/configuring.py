@@ -7,6 +7,7 @@ from dataclasses import replace
 from orchestrator.core.draft import Draft, pools
 from orchestrator.core.events import ProbeSoon, Reconfigured
 from orchestrator.core.health import ALIVE
+from orchestrator.core.meters import MeterState
 from orchestrator.core.model import (
     Backend,
     BackendState,
@@ -18,9 +19,11 @@ from orchestrator.core.model import (
     Now,
     Service,
     ServiceState,
+    Token,
     World,
 )
 from orchestrator.core.rotation import rewound
+from orchestrator.core.sessions import drop_pending, end, tokens_of, woken
 
 
 def reconfigured(draft: Draft, event: Reconfigured) -> None:
@@ -32,11 +35,13 @@ def reconfigured(draft: Draft, event: Reconfigured) -> None:
         draft.stirred[name] = None
     for name in new.backends:
         if name not in draft.fleet.backends:
-            draft.put_backend(BackendState(name, since=draft.at))
+            draft.put_backend(
+                woken(BackendState(name, since=draft.at), new.backends[name], draft.at)
+            )
             draft.do(ProbeSoon(name))
         elif old.backends[name] != new.backends[name]:
             if _place(old.backends[name]) != _place(new.backends[name]):
-                draft.put_backend(_elsewhere(draft.backend(name), draft.at), durable=True)
+                _move(draft, new.backends[name])
             draft.do(ProbeSoon(name))
     for name in old.services.keys() - new.services.keys():
         floor = max(draft.world.epoch_floor, draft.service(name).epoch)
@@ -48,7 +53,18 @@ def reconfigured(draft: Draft, event: Reconfigured) -> None:
             draft.put_service(ServiceState(name, since=draft.at, epoch=draft.world.epoch_floor))
         draft.stale[name] = None
         draft.put_service(_fitting(draft.service(name), new.services[name], new), durable=True)
+    seeded = tokens_of(new, draft.fleet.tokens, draft.at)
+    draft.tokens.update((key, seeded[key]) for key in seeded.keys() - draft.fleet.tokens.keys())
     draft.note("reconfigured", "", "a new configuration is in force")
+
+
+def _move(draft: Draft, spec: Backend) -> None:
+    """Have a backend be somebody else from now on; its session ends if it has none any more."""
+    if not spec.registers:
+        drop_pending(draft, spec.name, "the configuration changed")
+        end(draft, spec.name, "the configuration changed")
+    state = _elsewhere(draft.backend(spec.name), draft.at)
+    draft.put_backend(woken(state, spec, draft.at), durable=True)
 
 
 def _place(spec: Backend) -> tuple[object, ...]:
@@ -67,6 +83,10 @@ def _elsewhere(state: BackendState, at: float) -> BackendState:
         flap_level=state.flap_level,
         drained=state.drained,
         session=state.session,
+        pending=state.pending,
+        generation=state.generation,
+        power=state.power,
+        boots=state.boots,
     )
 
 
@@ -89,6 +109,8 @@ def resumed(
     services: dict[str, ServiceState] | None = None,
     incidents: dict[str, Incident] | None = None,
     outbox: dict[str, Notice] | None = None,
+    tokens: dict[str, Token] | None = None,
+    meters: dict[str, MeterState] | None = None,
 ) -> Fleet:
     """Build the fleet at a start from what was stored.
 
@@ -109,11 +131,14 @@ def resumed(
         incidents=dict(incidents or {}),
         outbox=dict(outbox or {}),
         pools=pools(config),
-        unseen=set(config.backends),
+        tokens=tokens_of(config, tokens or {}, now.at),
+        meters=dict(meters or {}),
     )
     for name, spec in config.backends.items():
         stored = (backends or {}).get(name, BackendState(name))
-        fleet.backends[name] = _woken(stored, spec.health.rise, now.at)
+        fleet.backends[name] = woken(_woken(stored, spec, now.at), spec, now.at)
+        if fleet.backends[name].session is not None or not spec.registers:
+            fleet.unseen.add(name)
     for name, service in config.services.items():
         stored_service = (services or {}).get(
             name, ServiceState(name, since=now.at, epoch=world.epoch_floor)
@@ -129,14 +154,14 @@ def resumed(
     return fleet
 
 
-def _woken(stored: BackendState, rise: int, at: float) -> BackendState:
+def _woken(stored: BackendState, spec: Backend, at: float) -> BackendState:
     was_up = stored.health in ALIVE
-    session = stored.session
+    session = stored.session if spec.registers else None  # its kind may have changed
     return BackendState(
         name=stored.name,
         since=at,
         reason="not looked at yet since the start",
-        oks=max(0, rise - 1) if was_up else 0,
+        oks=max(0, spec.health.rise - 1) if was_up else 0,
         cooldown_until=stored.cooldown_until,
         exhausted_until=stored.exhausted_until,
         falls=stored.falls,
@@ -144,5 +169,9 @@ def _woken(stored: BackendState, rise: int, at: float) -> BackendState:
         drained=stored.drained,
         missing=stored.missing,
         session=replace(session, beat_at=at, challenged_at=None) if session else None,
+        pending=stored.pending if spec.registers else None,
+        generation=stored.generation,
+        power=stored.power,
+        boots=stored.boots,
         health=Health.UNKNOWN,
     )

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from orchestrator.core.events import Answer, Effect, Entry, Turn
 from orchestrator.core.health import ALIVE
+from orchestrator.core.meters import MeterState
 from orchestrator.core.model import (
     Backend,
     BackendState,
@@ -17,7 +18,9 @@ from orchestrator.core.model import (
     Incident,
     Notice,
     Now,
+    PastSession,
     ServiceState,
+    Token,
     World,
 )
 
@@ -43,6 +46,9 @@ class Draft:
     incidents: dict[str, Incident] = field(default_factory=dict)
     notices: dict[str, Notice] = field(default_factory=dict)
     flags: dict[tuple[str, str], str] = field(default_factory=dict)
+    tokens: dict[str, Token] = field(default_factory=dict)
+    past: list[PastSession] = field(default_factory=list)
+    meters: dict[str, MeterState | None] = field(default_factory=dict)
     effects: dict[Effect, None] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
     seen: str | None = None
@@ -161,6 +167,9 @@ class Draft:
             incidents=self.incidents,
             notices=self.notices,
             flags=self.flags,
+            tokens=self.tokens,
+            past=tuple(self.past),
+            meters=self.meters,
             world=world,
             config=config,
             effects=tuple(self.effects),
@@ -186,6 +195,8 @@ def apply(fleet: Fleet, turn: Turn) -> None:
     _merge(fleet.incidents, turn.incidents, lambda incident: incident.closed_at is not None)
     _merge(fleet.outbox, turn.notices, lambda notice: notice.sent_at is not None)
     _merge(fleet.flags, turn.flags, lambda detail: not detail)
+    _merge(fleet.tokens, turn.tokens, lambda token: token is None)
+    _merge(fleet.meters, turn.meters, lambda meter: meter is None)
 
 
 def _merge(table: dict[K, V], changes: Mapping[K, V | None], over: Callable[[Any], bool]) -> None:

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from orchestrator.core.meters import MeterState
 from orchestrator.core.model import (
     BackendState,
     DnsTrouble,
+    Do,
     FleetConfig,
     Incident,
     Notice,
     Observation,
+    PastSession,
     ServiceState,
     Target,
+    Token,
     World,
 )
 
@@ -42,13 +46,46 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """A session's agent spoke: `ready` says whether engine and tunnel work."""
+    """A session's agent spoke: `ready` says whether engine and tunnel work.
+
+    `seq` grows with each of its heartbeats; 0 is one without a number. `loading`: not ready because
+    the model is still being loaded. `done`: orders it carried out, with whether it could.
+    """
 
     backend: str
     session: str
     ready: bool
     detail: str = ""
     ends_at: float | None = None
+    seq: int = 0
+    state: str = ""
+    loading: bool = False
+    busy: int = 0
+    done: tuple[tuple[int, bool], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Proved:
+    """A session that registered was asked for its identity, its engine and a completion.
+
+    `detail`: why it is not good enough, if it is not. `models` and `missing` as in Observation.
+    """
+
+    backend: str
+    session: str
+    ok: bool
+    detail: str = ""
+    models: tuple[str, ...] | None = None
+    missing: tuple[str, ...] = ()
+    canary: bool = False  # a completion was asked for, and came
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A session's agent said that it ends."""
+
+    backend: str
+    session: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +278,60 @@ class Mute:
     by: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Called:
+    """A hook was called and something outside of the core was done: the log is to say so."""
+
+    hook: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Register:
+    """A backend's agent says where it is, for as long as it lives.
+
+    `session` and `secret` (SHA-256 of the session's token) were made for it; `token` is the id of
+    the token it came with. `age_s`: how long its run has lasted already, by its own clock.
+    """
+
+    backend: str
+    session: str
+    secret: str = field(repr=False)
+    token: str
+    url: str
+    age_s: float = 0.0
+    models: tuple[str, ...] = ()
+    gpu: str = ""
+    gpu_memory_mb: int | None = None
+    agent: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Tell a backend's agent to do something."""
+
+    backend: str
+    do: Do
+
+
+@dataclass(frozen=True, slots=True)
+class MintToken:
+    """Let a backend register with a new token, of which `secret` is the SHA-256."""
+
+    id: str
+    backend: str
+    secret: str = field(repr=False)
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RevokeTokens:
+    """End tokens, and the sessions opened with them: those named, else all of `backend`."""
+
+    ids: tuple[str, ...] = ()
+    backend: str = ""
+
+
 Command = (
     Failover
     | Switchover
@@ -253,11 +344,18 @@ Command = (
     | SyncDns
     | Acknowledge
     | Mute
+    | Called
+    | Register
+    | Tell
+    | MintToken
+    | RevokeTokens
 )
 Event = (
     Observed
     | Traffic
     | Heartbeat
+    | Proved
+    | Left
     | Challenged
     | ControlsAnswered
     | Tick
@@ -296,6 +394,20 @@ class Challenge:
 
 
 @dataclass(frozen=True, slots=True)
+class Prove:
+    """Find out whether this backend's pending session may serve."""
+
+    backend: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rewire:
+    """This backend's address is another one now, or it has none any more."""
+
+    backend: str
+
+
+@dataclass(frozen=True, slots=True)
 class AskControls:
     """Try the controls, to learn whether it is us."""
 
@@ -326,7 +438,18 @@ class Stop:
     backend: str
 
 
-Effect = ProbeSoon | CanarySoon | Challenge | AskControls | CheckName | Reconcile | Deliver | Stop
+Effect = (
+    ProbeSoon
+    | CanarySoon
+    | Challenge
+    | Prove
+    | Rewire
+    | AskControls
+    | CheckName
+    | Reconcile
+    | Deliver
+    | Stop
+)
 
 
 # ── a turn ──────────────────────────────────────────────────────────────────────────────────────
@@ -364,6 +487,9 @@ class Turn:
     incidents: Mapping[str, Incident] = field(default_factory=dict)
     notices: Mapping[str, Notice] = field(default_factory=dict)
     flags: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    tokens: Mapping[str, Token] = field(default_factory=dict)
+    past: tuple[PastSession, ...] = ()
+    meters: Mapping[str, MeterState | None] = field(default_factory=dict)
     world: World | None = None
     config: FleetConfig | None = None
     effects: tuple[Effect, ...] = ()

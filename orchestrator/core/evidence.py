@@ -20,6 +20,7 @@ from orchestrator.core.events import (
     Heartbeat,
     Observed,
     ProbeSoon,
+    Prove,
     Traffic,
 )
 from orchestrator.core.health import ALIVE, CANARY_FALL, Lease, lease
@@ -34,6 +35,7 @@ from orchestrator.core.model import (
     Verdict,
 )
 from orchestrator.core.rotation import rewind
+from orchestrator.core.sessions import current
 
 FRESH_EVIDENCE_S = 1.0  # being online this long before a failure began still counts
 REMOTE_OK_EVERY_S = 0.5  # how finely the last remote success is remembered
@@ -72,6 +74,8 @@ def observed(draft: Draft, event: Observed) -> None:
         return  # it was removed while the probe was under way
     spec = draft.config.backends[seen.backend]
     state = draft.backend(seen.backend)
+    if spec.registers and state.session is None:
+        return  # its session ended while the probe was under way
     if seen.backend in draft.fleet.unseen:
         draft.seen = seen.backend
     gap_at = draft.world.gap_at
@@ -85,7 +89,8 @@ def observed(draft: Draft, event: Observed) -> None:
         proofs = (*lately, draft.at)
         draft.change_world(remote_ok_at=draft.at, online_at=draft.at, proofs=proofs)
     frozen = draft.isolated_from(spec)
-    held = spec.remote and draft.config.controls > 0
+    asked = seen.source is not Source.HEARTBEAT  # what its own agent says needs no controls
+    held = spec.remote and draft.config.controls > 0 and asked
     after = rules.fold(state, seen, spec.health, draft.at, frozen=frozen, held=held)
     if held and not frozen and seen.verdict in BAD:
         after = _weigh(draft, spec, replace(after, failed_at=event.started_at), seen)
@@ -266,28 +271,61 @@ def _passive(draft: Draft, name: str, verdict: Verdict, detail: str) -> None:
 
 
 def heartbeat(draft: Draft, event: Heartbeat) -> None:
-    """Renew a session's lease, and take the agent's word for its engine and tunnel."""
+    """Renew a session's lease, and take the agent's word that something does not work.
+
+    That all works is only its word: a probe has to say so too, for a tunnel can hang behind a
+    lively agent.
+    """
     if event.backend not in draft.fleet.backends:
         return
     state = draft.backend(event.backend)
-    session = state.session
-    if session is None or session.id != event.session or session.revoked:
+    session = current(state, event.session)
+    if session is None or session.revoked or 0 < event.seq <= session.seq:
         return
-    was = lease(session, draft.at)
-    ends_at = event.ends_at if event.ends_at is not None else session.ends_at
-    fresh = replace(
-        session, beat_at=draft.at, ends_at=ends_at, challenged_at=None, challenge_ok=False
-    )
-    draft.put_backend(replace(state, session=fresh), durable=ends_at != session.ends_at)
+    fresh = _beaten(draft, session, event)
+    durable = fresh.ends_at != session.ends_at or fresh.orders != session.orders
+    if state.session is not session:
+        draft.put_backend(replace(state, pending=fresh), durable=durable)
+        if event.ready and not session.ready:
+            draft.do(Prove(event.backend))
+        return
+    draft.put_backend(replace(state, session=fresh), durable=durable)
     if draft.world.inbound_lost_since is not None:
         draft.change_world(inbound_lost_since=None)
         draft.stirred[""] = None
-    if was is not Lease.HELD or not event.ready:
+    changed_mind = event.ready is not session.ready or not event.ready
+    if lease(session, draft.at) is not Lease.HELD or changed_mind:
         draft.touch(event.backend)
         draft.do(ProbeSoon(event.backend))
-    verdict = Verdict.OK if event.ready else Verdict.FAILED
-    seen = Observation(event.backend, Source.HEARTBEAT, verdict, event.detail)
-    observed(draft, Observed(seen, draft.at))
+    elif state.health not in ALIVE:
+        draft.do(ProbeSoon(event.backend))
+    if not event.ready:
+        verdict = Verdict.LOADING if event.loading else Verdict.FAILED
+        detail = event.detail or "its agent says that it does not work"
+        seen = Observation(event.backend, Source.HEARTBEAT, verdict, detail)
+        observed(draft, Observed(seen, draft.at))
+
+
+def _beaten(draft: Draft, session: Session, event: Heartbeat) -> Session:
+    """Note what an agent said, and what of its orders it has done."""
+    done = dict(event.done)
+    for order in session.orders:
+        if order.id in done:
+            what = f"did {order.do.value}" if done[order.id] else f"could not {order.do.value}"
+            draft.note("agent_did", event.backend, f"{event.backend}: its agent {what}")
+    return replace(
+        session,
+        beat_at=draft.at,
+        ends_at=event.ends_at if event.ends_at is not None else session.ends_at,
+        challenged_at=None,
+        challenge_ok=False,
+        seq=max(session.seq, event.seq),
+        ready=event.ready,
+        state=event.state,
+        busy=event.busy,
+        detail=event.detail,
+        orders=tuple(order for order in session.orders if order.id not in done),
+    )
 
 
 def challenged(draft: Draft, event: Challenged) -> None:

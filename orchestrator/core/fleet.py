@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from orchestrator.core import commands, evidence, notices, publishing
+from orchestrator.core import commands, evidence, notices, publishing, sessions
 from orchestrator.core.assignment import FRESH_S
 from orchestrator.core.configuring import reconfigured, resumed
 from orchestrator.core.draft import NOTHING, Draft, apply
 from orchestrator.core.events import (
     Acknowledge,
     AskControls,
+    Called,
     Challenged,
     Check,
     ControlsAnswered,
@@ -24,16 +25,22 @@ from orchestrator.core.events import (
     Failover,
     Flagged,
     Heartbeat,
+    Left,
+    MintToken,
     Mute,
     NameChecked,
     NoticesSent,
     Observed,
     Pause,
     PinTo,
+    Proved,
     Reconfigured,
+    Register,
     Resume,
+    RevokeTokens,
     Switchover,
     SyncDns,
+    Tell,
     Tick,
     Traffic,
     Turn,
@@ -47,6 +54,7 @@ from orchestrator.core.model import (
     Now,
     ServiceState,
 )
+from orchestrator.core.refusal import Refused
 from orchestrator.core.review import START_S, review
 from orchestrator.core.rotation import rewind
 
@@ -72,7 +80,7 @@ def step(fleet: Fleet, event: Event, now: Now) -> Turn:
         _doubt(draft, f"did not run for {slept:.0f} s")
     try:
         HANDLERS[type(event)](draft, event)
-    except commands.Refused as refusal:
+    except Refused as refusal:
         return replace(NOTHING, answer=refusal.answer)
     _follow_up(draft)
     return draft.turn()
@@ -134,6 +142,7 @@ def _tick(draft: Draft, event: Tick) -> None:
     _settle(draft)
     _watch_isolation(draft)
     evidence.watch_leases(draft, elapsed_s)
+    sessions.watch(draft)
     paused_until = draft.world.paused_until
     if paused_until is not None and draft.at >= paused_until:
         commands.end_pause(draft, "the pause is over")
@@ -252,6 +261,8 @@ HANDLERS: dict[type, Callable[[Draft, Any], None]] = {
     Traffic: evidence.traffic,
     Heartbeat: evidence.heartbeat,
     Challenged: evidence.challenged,
+    Proved: sessions.proved,
+    Left: sessions.left,
     ControlsAnswered: evidence.controls_answered,
     Tick: _tick,
     NameChecked: _for_service(publishing.name_checked),
@@ -272,4 +283,9 @@ HANDLERS: dict[type, Callable[[Draft, Any], None]] = {
     SyncDns: commands.sync_dns,
     Acknowledge: commands.acknowledge,
     Mute: commands.mute,
+    Called: commands.called,
+    Register: sessions.register,
+    Tell: sessions.tell,
+    MintToken: sessions.mint,
+    RevokeTokens: sessions.revoke,
 }

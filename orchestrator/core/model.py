@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from orchestrator.core.meters import MeterSpec, MeterState
+
 
 @dataclass(frozen=True, slots=True)
 class Now:
@@ -111,7 +113,9 @@ class Backend:
 
     `remote`: its verdicts freeze while our own network is lost. `assignable`: it can be a service's
     active backend as the daemon is built and configured. `targets`: its own DNS records, if it has
-    any.
+    any. `registers`: its address arrives with a session, which lasts `session_s`. `powered`: aion
+    can start and stop it; `auto_start`: it may do so by itself, and stops it after `idle_stop_s`
+    without work.
     """
 
     name: str
@@ -127,6 +131,11 @@ class Backend:
     restart_url: str | None = None
     warn_before_s: float = 2700.0
     drain_margin_s: float = 300.0
+    registers: bool = False
+    session_s: float | None = None
+    powered: bool = False
+    auto_start: bool = False
+    idle_stop_s: float | None = None
     health: HealthPolicy = HealthPolicy()
 
 
@@ -176,7 +185,9 @@ class AlertPolicy:
 class FleetConfig:
     """Everything the core decides by.
 
-    `instance` signs DNS records. `controls` is how many there are.
+    `instance` signs DNS records. `controls` is how many there are. `seeds`: backend → SHA-256 of
+    the token in its configuration. `meters` by key. `operator_hours`: when a human can start
+    something (minutes of the day in `timezone`, from and until; None: always).
     """
 
     backends: Mapping[str, Backend]
@@ -186,9 +197,31 @@ class FleetConfig:
     controls: int = 0
     interval_s: float = 10.0
     shadow: bool = False
+    seeds: Mapping[str, str] = field(default_factory=dict, repr=False)
+    meters: Mapping[str, MeterSpec] = field(default_factory=dict)
+    operator_hours: tuple[int, int] | None = None
+    timezone: str = "UTC"
 
 
 # ── state ───────────────────────────────────────────────────────────────────────────────────────
+
+
+class Do(StrEnum):
+    """What a session's agent can be told to do."""
+
+    DRAIN = "drain"
+    SAVE = "save"
+    RESTART = "restart"
+    STOP = "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Something a session's agent was told; said with every heartbeat until it is done."""
+
+    id: int
+    do: Do
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +230,11 @@ class Session:
 
     `beat_at`: when its agent last spoke; moved forward by any time in which we could not listen, so
     that a lease runs only while we do. `challenged_at`, `challenge_ok`: it was asked to prove
-    itself after its lease lapsed, and whether it could.
+    itself after its lease lapsed, and whether it could. `generation` numbers the registrations of
+    its backend; `secret` is the SHA-256 of its own token, hexadecimal, and `token` the id of the
+    backend's token it was opened with. `tried_at`, `problem`: the last attempt to prove it before
+    it may serve, and why it failed. `seq`, `ready`, `state`, `busy`, `detail`: what its agent said
+    last.
     """
 
     id: str
@@ -209,6 +246,80 @@ class Session:
     challenged_at: float | None = None
     challenge_ok: bool = False
     revoked: bool = False
+    generation: int = 0
+    url: str = ""
+    secret: str = field(default="", repr=False)
+    token: str = ""
+    registered_at: float = 0.0
+    promoted_at: float | None = None
+    tried_at: float | None = None
+    problem: str = ""
+    seq: int = 0
+    ready: bool = True
+    state: str = ""
+    busy: int = 0
+    detail: str = ""
+    models: tuple[str, ...] = ()
+    gpu: str = ""
+    gpu_memory_mb: int | None = None
+    agent: str = ""
+    orders: tuple[Order, ...] = ()
+    ordered: int = 0  # orders ever given, so that their ids never repeat
+
+
+@dataclass(frozen=True, slots=True)
+class PastSession:
+    """A session that is over: superseded, revoked, ended or gone. Its agent is told so (410)."""
+
+    id: str
+    backend: str
+    generation: int
+    secret: str = field(repr=False)
+    token: str
+    url: str
+    started_at: float
+    ended_at: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A secret that lets a backend register; `secret` is its SHA-256, hexadecimal."""
+
+    id: str
+    backend: str
+    secret: str = field(repr=False)
+    created_at: float
+    by: str = ""
+    revoked_at: float | None = None
+
+
+class PowerPhase(StrEnum):
+    """Whether a backend that aion starts and stops is on, as far as is known."""
+
+    UNKNOWN = "unknown"
+    OFF = "off"
+    STARTING = "starting"
+    ON = "on"
+    STOPPING = "stopping"
+
+
+@dataclass(frozen=True, slots=True)
+class Power:
+    """What is known of a backend's power, and what was last asked of its provider.
+
+    `launch`: our label of the start under way or running, "" for none. `asked_at`: when the last
+    start or stop was asked for; `confirmed_at`: when the provider last said how it is.
+    """
+
+    phase: PowerPhase = PowerPhase.UNKNOWN
+    since: float = 0.0
+    launch: str = ""
+    asked_at: float | None = None
+    confirmed_at: float | None = None
+    detail: str = ""
+    failures: int = 0
+    retry_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +329,9 @@ class BackendState:
     `doubt`: something was amiss since the last good answer, so it is probed fast; the verdict
     stands. `failed_at`: the last failure counted. `ok_since`: start of unbroken health. `denied`,
     `cooldown_until`: it answers, but not for us, or not now. `falls`: when it went down within the
-    last hour; `flap_level`: how often its failback wait is doubled.
+    last hour; `flap_level`: how often its failback wait is doubled. `session`: the one that proved
+    itself; `pending`: the newest that registered and has not yet. `boots`: how many seconds its
+    last starts took, from being asked for to being up.
     """
 
     name: str
@@ -243,6 +356,10 @@ class BackendState:
     exhausted_until: float | None = None
     missing: tuple[str, ...] = ()
     session: Session | None = None
+    pending: Session | None = None
+    generation: int = 0
+    power: Power | None = None
+    boots: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -448,6 +565,7 @@ class Fleet:
     """The whole state: a mutable table of frozen values. Only the loop changes it, through `apply`.
 
     `pools`: backend → the services it is in. `unseen`: backends not looked at since the start.
+    `tokens` by id, `meters` by key.
     """
 
     config: FleetConfig
@@ -459,3 +577,5 @@ class Fleet:
     flags: dict[tuple[str, str], str] = field(default_factory=dict)  # (kind, subject) → detail
     pools: dict[str, tuple[str, ...]] = field(default_factory=dict)
     unseen: set[str] = field(default_factory=set)
+    tokens: dict[str, Token] = field(default_factory=dict)
+    meters: dict[str, MeterState] = field(default_factory=dict)

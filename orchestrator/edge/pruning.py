@@ -21,6 +21,7 @@ TALLIES_S, TALLIES_MOST = 90 * DAY_S, 200_000
 CHANGES_S = 30 * DAY_S
 INCIDENTS_S = 365 * DAY_S
 JOBS_S = 90 * DAY_S
+SESSIONS_S = 90 * DAY_S
 AT_ONCE = 2000
 
 Step = Callable[[Connection], int]
@@ -36,6 +37,8 @@ def steps(at: float) -> Iterator[Step]:
     yield lambda c: _before(c, CHANGE, CHANGE.c.at, at - CHANGES_S)
     yield lambda c: _before(c, notice, notice.c.sent_at, at - NOTICES_S)
     yield lambda c: _before(c, incident, incident.c.closed_at, at - INCIDENTS_S)
+    past = rows.PAST.table
+    yield lambda c: _before(c, past, past.c.ended_at, at - SESSIONS_S)
     yield lambda c: _jobs(c, at - JOBS_S)
 
 

@@ -12,7 +12,17 @@ from typing import Any
 from sqlalchemy import Connection, Table, bindparam, case, delete, func, insert, select, update
 
 from orchestrator.core.events import Answer, Entry, Turn
-from orchestrator.core.model import BackendState, Incident, Notice, Now, ServiceState, World
+from orchestrator.core.meters import MeterState
+from orchestrator.core.model import (
+    BackendState,
+    Incident,
+    Notice,
+    Now,
+    PastSession,
+    ServiceState,
+    Token,
+    World,
+)
 from orchestrator.edge import rows
 from orchestrator.edge.clock import Anchor
 from orchestrator.edge.rolling import CHANGES, Seen, Tally
@@ -24,6 +34,7 @@ COMMAND = table("command")
 TALLY = table("tally")
 CHANGE = table("change")
 JOB = table("job_run")
+METER = table("meter")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +51,8 @@ class Saved:
     """What a start finds.
 
     `incidents` are the open ones, by key; `outbox` the unsent notices, by id, oldest first;
-    `written_at` the latest steady time ever stored; `anchor` ties steady seconds to the boot in
-    which that was; `instance` this database's own name.
+    `tokens` by id, `meters` by key; `written_at` the latest steady time ever stored; `anchor` ties
+    steady seconds to the boot in which that was; `instance` this database's own name.
     """
 
     world: World
@@ -49,6 +60,8 @@ class Saved:
     services: dict[str, ServiceState]
     incidents: dict[str, Incident]
     outbox: dict[str, Notice]
+    tokens: dict[str, Token]
+    meters: dict[str, MeterState]
     written_at: float
     anchor: Anchor | None
     instance: str
@@ -123,11 +136,21 @@ def save_turn(connection: Connection, turn: Turn, now: Now, audit: Audit | None)
     incidents = [rows.INCIDENT.row(incident) for incident in turn.incidents.values()]
     upsert(connection, rows.INCIDENT.table, incidents)
     upsert(connection, rows.NOTICE.table, [rows.NOTICE.row(n) for n in turn.notices.values()])
+    upsert(connection, rows.TOKEN.table, [rows.TOKEN.row(t) for t in turn.tokens.values()])
+    upsert(connection, rows.PAST.table, [rows.PAST.row(session) for session in turn.past])
+    _save_meters(connection, turn)
     _log(connection, turn.entries, now, audit)
     if audit is not None:
         _answer(connection, turn.answer, now, audit)
     world = rows.WORLD.row(turn.world) if turn.world is not None else {}
     touch(connection, now.at, world)
+
+
+def _save_meters(connection: Connection, turn: Turn) -> None:
+    kept = {key: state for key, state in turn.meters.items() if state is not None}
+    lines = [{"key": clean(key), "state": to_json(state)} for key, state in kept.items()]
+    upsert(connection, METER, lines)
+    _remove(connection, METER, "key", turn.meters.keys() - kept.keys())
 
 
 @lru_cache
@@ -210,6 +233,14 @@ def read_saved(connection: Connection) -> Saved:
         outbox={
             row["id"]: rows.NOTICE.value(dict(row)) for row in connection.execute(unsent).mappings()
         },
+        tokens={
+            row["id"]: rows.TOKEN.value(dict(row))
+            for row in connection.execute(select(rows.TOKEN.table)).mappings()
+        },
+        meters={
+            row["key"]: rows.meter_of(row["state"])
+            for row in connection.execute(select(METER)).mappings()
+        },
         written_at=world["written_at"],
         anchor=_anchor(world["boot_id"], world["boot_offset"]),
         instance=world["instance"],
@@ -261,6 +292,22 @@ def closed(connection: Connection, limit: int) -> list[Incident]:
     over = select(incidents).where(incidents.c.closed_at.is_not(None))
     over = over.order_by(incidents.c.closed_at.desc()).limit(limit)
     return [rows.INCIDENT.value(dict(row)) for row in connection.execute(over).mappings()]
+
+
+def past_session(connection: Connection, ident: str) -> PastSession | None:
+    """Find a session that is over."""
+    past = rows.PAST.table
+    row = connection.execute(select(past).where(past.c.id == clean(ident))).mappings().first()
+    return rows.PAST.value(dict(row)) if row else None
+
+
+def past_sessions(connection: Connection, backend: str | None, limit: int) -> list[PastSession]:
+    """Read the sessions that are over, of one backend or of all, latest first."""
+    past = rows.PAST.table
+    over = select(past).order_by(past.c.ended_at.desc()).limit(limit)
+    if backend is not None:
+        over = over.where(past.c.backend == clean(backend))
+    return [rows.PAST.value(dict(row)) for row in connection.execute(over).mappings()]
 
 
 def tallies(connection: Connection, *, hour: int | None = None, backend: str = "") -> list[Tally]:

@@ -17,12 +17,15 @@ from typing import Any, Generic, TypeVar, get_args, get_type_hints
 from pydantic import TypeAdapter
 from sqlalchemy import Table
 
+from orchestrator.core.meters import MeterState
 from orchestrator.core.model import (
     BackendState,
     Incident,
     Notice,
+    PastSession,
     Publication,
     ServiceState,
+    Token,
     World,
 )
 from orchestrator.edge import tables
@@ -109,3 +112,11 @@ SERVICE = Shape(ServiceState, table("service"))
 PUBLICATION = Shape(Publication, table("publication"))
 INCIDENT = Shape(Incident, table("incident"))
 NOTICE = Shape(Notice, table("notice"))
+TOKEN = Shape(Token, table("token"))
+PAST = Shape(PastSession, table("past_session"))
+_METERS: TypeAdapter[MeterState] = TypeAdapter(MeterState)
+
+
+def meter_of(text: str) -> MeterState:
+    """Read a meter's state back. Raises ValueError for what is none."""
+    return _METERS.validate_python(json.loads(text))

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine
 
 from orchestrator.core.events import Answer, Turn
-from orchestrator.core.model import Incident, Now, Observation
+from orchestrator.core.model import Incident, Now, Observation, PastSession
 from orchestrator.edge import pruning, queries, schema, sqlite
 from orchestrator.edge.clock import Anchor
 from orchestrator.edge.queries import Audit, EventRow, JobRun, Saved
@@ -240,6 +240,16 @@ class Store:
     async def closed_incidents(self, limit: int = 100) -> list[Incident]:
         """Read incidents that are over, latest first."""
         return await self._do(lambda connection: queries.closed(connection, limit))
+
+    async def past_session(self, ident: str) -> PastSession | None:
+        """Find a session that is over, by its id."""
+        return await self._do(lambda connection: queries.past_session(connection, ident))
+
+    async def past_sessions(
+        self, backend: str | None = None, limit: int = 100
+    ) -> list[PastSession]:
+        """Read sessions that are over, of one backend or of all, latest first."""
+        return await self._do(lambda c: queries.past_sessions(c, backend, limit))
 
     # ── observations ────────────────────────────────────────────────────────────────────────────
 

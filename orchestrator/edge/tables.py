@@ -11,7 +11,7 @@ from __future__ import annotations
 from sqlalchemy import Column, Index, Integer, MetaData, Text
 from sqlmodel import Field, SQLModel
 
-REVISIONS = ("0001", "0002")  # oldest first; the last is the one this aion reads and writes
+REVISIONS = ("0001", "0002", "0003")  # oldest first; the last is the one this aion reads and writes
 HEAD = REVISIONS[-1]
 
 NAMES = {
@@ -67,6 +67,48 @@ class BackendRow(Row, table=True):
     exhausted_until: float | None
     missing: str
     session: str | None
+    pending: str | None = None
+    generation: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    power: str | None = None
+    boots: str = Field(default="[]", sa_column_kwargs={"server_default": "[]"})
+
+
+class TokenRow(Row, table=True):
+    """A `Token`: only its hash."""
+
+    __tablename__ = "token"
+
+    id: str = Field(primary_key=True)
+    backend: str
+    secret: str
+    created_at: float
+    by: str
+    revoked_at: float | None
+
+
+class PastSessionRow(Row, table=True):
+    """A `PastSession`: kept for a while, so that its agent can be told that it is over."""
+
+    __tablename__ = "past_session"
+
+    id: str = Field(primary_key=True)
+    backend: str = Field(index=True)
+    generation: int
+    secret: str
+    token: str
+    url: str
+    started_at: float
+    ended_at: float = Field(index=True)
+    why: str
+
+
+class MeterRow(Row, table=True):
+    """A `MeterState`, as JSON."""
+
+    __tablename__ = "meter"
+
+    key: str = Field(primary_key=True)
+    state: str = Field(sa_column=Column(Text, nullable=False))
 
 
 class ServiceRow(Row, table=True):

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.core.events import Turn
-from orchestrator.core.model import BackendState, Fleet, Now
+from orchestrator.core.model import BackendState, Fleet, Now, Session
 from orchestrator.web import standing
 from orchestrator.web.ports import LoopPort, Message, Receive, Scope, Send
 from orchestrator.web.problems import (
@@ -91,7 +91,7 @@ def answer(fleet: Fleet, name: str, now: Now) -> dict[str, Any]:
             session = believed.session if believed is not None else None
             active = {
                 "backend": backend.name,
-                "url": standing.address(backend, service),
+                "url": standing.address(fleet, backend, service),
                 "models": list(backend.models),
                 "since": standing.rfc3339(state.since, now),
                 "ends_at": standing.rfc3339(session.ends_at if session else None, now),
@@ -99,7 +99,7 @@ def answer(fleet: Fleet, name: str, now: Now) -> dict[str, Any]:
         else:
             retry_at = standing.rfc3339(state.retry_at, now)
         others = [
-            {"backend": one.name, "url": standing.address(one, service)}
+            {"backend": one.name, "url": standing.address(fleet, one, service)}
             for one in standing.fallbacks(fleet, service, state.active, now, FALLBACKS)
         ]
     return {
@@ -294,8 +294,15 @@ def _shown(state: BackendState | None, at: float) -> object:
         bool(state.denied),
         state.cooldown_until is not None and state.cooldown_until > at,
         state.exhausted_until is not None and state.exhausted_until > at,
-        state.session,
+        _session_shown(state.session),
     )
+
+
+def _session_shown(session: Session | None) -> object:
+    """Leave out what changes with every heartbeat and shows nowhere."""
+    if session is None:
+        return None
+    return session.id, session.ends_at, session.challenge_ok
 
 
 def _ends(state: BackendState) -> list[float]:

@@ -68,8 +68,11 @@ def able(one: Candidate) -> bool:
     return one.rank >= Rank.RESERVE
 
 
-def address(backend: Backend, service: Service) -> str | None:
+def address(fleet: Fleet, backend: Backend, service: Service) -> str | None:
     """Where clients reach it; the URL of an `api` backend is never shown."""
+    if backend.registers:
+        state = fleet.backends.get(backend.name)
+        return state.session.url if state is not None and state.session is not None else None
     return backend.url or service.gateway
 
 

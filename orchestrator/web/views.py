@@ -246,7 +246,7 @@ def service_view(fleet: Fleet, name: str, now: Now) -> ServiceView:
         name=name,
         state=standing.service_state(fleet, name, now),
         active=state.active,
-        url=standing.address(active, service) if active else None,
+        url=standing.address(fleet, active, service) if active else None,
         since=rfc3339(state.since or None, now),
         epoch=state.epoch,
         reason=state.reason,

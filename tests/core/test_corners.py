@@ -134,7 +134,8 @@ def notebooks(**more):
         name: BackendState(name, session=Session(f"s-{name}", START, START, **more))
         for name in "ab"
     }
-    world = World(config(backend("a"), backend("b")), backends=stored)
+    two = [backend(name, registers=True) for name in "ab"]
+    world = World(config(*two), backends=stored)
     world.up("a", "b")
     return world
 

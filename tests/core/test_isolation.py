@@ -248,7 +248,7 @@ def test_a_lost_question_is_asked_again():
 
 def notebooks(*names, **more):
     policy = HealthPolicy(canary_s=None)
-    backends = [backend(name, health=policy) for name in names]
+    backends = [backend(name, health=policy, registers=True) for name in names]
     stored = {
         name: BackendState(name, session=Session(f"s-{name}", START, START, **more))
         for name in names
@@ -325,7 +325,8 @@ def test_a_session_past_its_end_is_out():
 def test_a_session_is_left_at_its_margin_or_serves_to_its_end_if_nobody_else_can(others, leaves_s):
     session = Session("s-a", START, START, ends_at=START + 1000)
     stored = {"a": BackendState("a", session=session)}
-    world = World(config(*(backend(name) for name in "a" + others)), backends=stored)
+    here = [backend(name, registers=name == "a") for name in "a" + others]
+    world = World(config(*here), backends=stored)
     world.up("a", *others)
     while world.at < START + leaves_s - 1:
         live(world, 1, beating="a")
