@@ -257,6 +257,7 @@ class Daemon:
         await self._assembly.adopt(new)
         self._config = new
         self._web.change_token(new.web.admin_token_sha256)
+        self._web.change_hooks(new.web.hooks)
         if (old.deadman, old.timezone) != (new.deadman, new.timezone):
             await self._jobs.configure(self._tools(), self._assembly.settled.wait())
 

@@ -26,7 +26,7 @@ from orchestrator.settings.policies import policy
 from orchestrator.settings.positions import Path
 from orchestrator.settings.reading import Reading
 from orchestrator.settings.values import is_remote
-from orchestrator.web.carrier import WebSettings
+from orchestrator.web.carrier import HookSettings, WebSettings
 
 DEFAULT_SERVICE = "default"
 PROXY_TTL_S = 300.0  # Cloudflare's proxy: "within five minutes or less"
@@ -61,6 +61,7 @@ def build(reading: Reading, environ: Mapping[str, str]) -> Config:
             max_age_s=settings.health.fast_interval,
             body_limit=server.body_limit,
             language=settings.language,
+            hooks=_hooks(reading),
         ),
         database=database(reading, environ),
         state_dir=state,
@@ -186,6 +187,22 @@ def _alerts(reading: Reading) -> AlertSettings:
         quiet=settings.alerts.quiet_hours,
         public_url=settings.server.public_url,
     )
+
+
+def _hooks(reading: Reading) -> dict[str, HookSettings]:
+    return {
+        name: HookSettings(
+            token_sha256=hashlib.sha256(reading.secrets["hooks", name, "token"].encode()).digest(),
+            job=hook.job or "",
+            do=hook.do or "",
+            target=hook.backend or hook.service or "",
+            to=hook.to,
+            for_s=hook.for_,
+            in_url=hook.in_url,
+            get=hook.get,
+        )
+        for name, hook in reading.settings.hooks.items()
+    }
 
 
 def _deadman(reading: Reading) -> DeadmanSettings | None:

@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Iterator
 
 from backends import CANARYLESS, ENGINES, KINDS
-from orchestrator.settings import credentials, dnschecks
+from orchestrator.settings import credentials, dnschecks, hookchecks
 from orchestrator.settings.policies import (
     METERED_REQUESTS,
     MONTH_S,
@@ -35,7 +35,8 @@ _NOT_YET = {
 
 def check(reading: Reading) -> None:
     """Add what is wrong to the reading's problems, and what surprises to its warnings."""
-    for group in (_names, _server, _health, _backends, _services, _secrets, dnschecks.check):
+    groups = (_names, _server, _health, _backends, _services, _secrets)
+    for group in (*groups, dnschecks.check, hookchecks.check):
         reading.problems += group(reading)
     for notes in (_unused, _surprises):
         reading.warnings += notes(reading)
@@ -49,7 +50,13 @@ def url_of(reading: Reading, name: str) -> str | None:
 
 
 def _names(reading: Reading) -> Iterator[Problem]:
-    for table, names in (("backends", reading.declared), ("services", reading.settings.services)):
+    settings = reading.settings
+    tables = {
+        "backends": reading.declared,
+        "services": settings.services,
+        "hooks": settings.hooks,
+    }
+    for table, names in tables.items():
         seen: dict[str, str] = {}
         for name in names:
             path: Path = (table, name)

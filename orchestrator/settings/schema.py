@@ -37,6 +37,9 @@ CONTROLS = (
     "https://github.com",
 )
 CLOUDFLARE = "https://api.cloudflare.com/client/v4"
+Does = Literal[
+    "check", "drain", "undrain", "start", "stop", "failover", "pause", "resume", "reload"
+]
 
 
 class Table(BaseModel):
@@ -239,6 +242,29 @@ class Deadman(Table):
     every: Interval = 300.0
 
 
+class Hook(Table):
+    """What an outside scheduler may have done by calling `/hooks/NAME`: one job or one command."""
+
+    token: Credential
+    """What the scheduler sends; each hook its own."""
+    job: str | None = None
+    """A scheduled job, by its name in `aion job list`."""
+    do: Does | None = None
+    """Or a command."""
+    backend: str | None = None
+    """For check, drain, undrain, start, stop: which one."""
+    service: str | None = None
+    """For failover: which one."""
+    to: str | None = None
+    """For failover: to which backend; absent: the best other one."""
+    for_: Interval | None = Field(default=None, alias="for")
+    """For pause: how long; absent: until it is resumed."""
+    in_url: bool = False
+    """The token may stand in the address as `?token=…`, where logs and proxies see it."""
+    get: bool = False
+    """GET and HEAD do it too, for schedulers that cannot POST."""
+
+
 class Settings(BaseSettings):
     """The whole configuration, from the layers it is given: flags, environment, file."""
 
@@ -262,6 +288,7 @@ class Settings(BaseSettings):
     services: dict[str, Service] = {}
     alerts: Alerts = Alerts()
     deadman: Deadman | None = None
+    hooks: dict[str, Hook] = {}
     backups: dict[str, Any] = {}
 
     @classmethod

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from orchestrator.web.carrier import WebSettings
+from orchestrator.web.carrier import HookSettings, WebSettings
 from orchestrator.web.discovery import Discovery
 from orchestrator.web.framework import framework
-from orchestrator.web.gate import Gate
+from orchestrator.web.gate import AdminLock, Gate
 from orchestrator.web.guard import Limits, Throttle
+from orchestrator.web.hooks import HookLock, Hooks
 from orchestrator.web.metrics import Metrics
 from orchestrator.web.openai_gap import openai_gap
 from orchestrator.web.parts import Parts
@@ -33,17 +34,17 @@ class Web:
         self.streams = Streams()
         self.metrics = metrics or Metrics(loop, parts.version)
         self.discovery = Discovery(loop, settings.max_age_s, self.streams)
-        api = framework(parts, self.streams)
-        self._gates = (
-            Gate(self.metrics, settings.admin_token_sha256),
-            Gate(api, settings.admin_token_sha256),
-        )
+        self._hooks = Hooks(parts)
+        api = framework(parts, self.streams, self._hooks)
+        self._admin = AdminLock(settings.admin_token_sha256)
+        self._hook = HookLock(settings.hooks)
         self._front: dict[str, App] = {
             "healthz": healthz(loop),
             "readyz": readyz(loop),
             "v1": openai_gap,
-            "metrics": self._gates[0],
-            "api": self._gates[1],
+            "metrics": Gate(self.metrics, self._admin),
+            "api": Gate(api, self._admin),
+            "hooks": Gate(api, self._hook),
             "docs": api,
             "openapi.json": api,
         }
@@ -78,8 +79,12 @@ class Web:
 
     def change_token(self, token_sha256: bytes) -> None:
         """Take a new admin token, after a reload."""
-        for gate in self._gates:
-            gate.change(token_sha256)
+        self._admin.change(token_sha256)
+
+    def change_hooks(self, hooks: Mapping[str, HookSettings]) -> None:
+        """Take other hooks, after a reload."""
+        self._hook.change(hooks)
+        self._hooks.change(hooks)
 
     def close(self) -> None:
         """End all streams, so that a stop need not wait for them."""

@@ -7,6 +7,7 @@ import hashlib
 import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 from starlette.requests import Request
@@ -21,11 +22,12 @@ from orchestrator.web.problems import Problem, of_error, one_line
 KEYS = 1024  # how many idempotency keys are remembered with what they were used for
 KEY = re.compile(r"[\x21-\x7e]{1,100}")
 NAME = re.compile(r"[\w.@ -]{1,64}")
+Work = Callable[[Audit], Awaitable[Answer]]
 STATUS = {"unknown": 404, "conflict": 409}
 
 
 class Commands:
-    """Gives commands to the loop for `/api`."""
+    """Gives commands to the loop, for those who share one space of idempotency keys."""
 
     def __init__(self, loop: LoopPort, store: StorePort) -> None:
         self._loop = loop
@@ -38,10 +40,20 @@ class Commands:
         With an `Idempotency-Key`, a repeat gets the first answer, and nothing is done twice.
         """
         sent = body.model_dump_json() if body is not None else ""
+        return await self.once(
+            request, who(request), lambda audit: self._loop.command(command, audit), sent
+        )
+
+    async def once(self, request: Request, by: str, work: Work, sent: str = "") -> Answer:
+        """Have `work` done, once per `Idempotency-Key`; it commits its answer with the audit given.
+
+        `by`: who asks for it; `sent`: what else than the address makes it another command.
+        """
         what = hashlib.sha256(f"{request.method} {request.url.path} {sent}".encode()).hexdigest()
         key = _key(request)
+        audit = Audit(key=None, who=by, whence=client_of(request.scope))
         if key is None:
-            return await self._once(command, request, None)
+            return _told(await told(lambda: work(audit)))
         lock = self._known(key, what)
         async with lock:
             stored = f"{key}:{what[:16]}"
@@ -51,11 +63,7 @@ class Commands:
                 raise of_error(error) from error
             if before is not None:
                 return _told(before)
-            return await self._once(command, request, stored)
-
-    async def _once(self, command: Command, request: Request, key: str | None) -> Answer:
-        audit = Audit(key=key, who=who(request), whence=client_of(request.scope))
-        return _told(await told(lambda: self._loop.command(command, audit)))
+            return _told(await told(lambda: work(replace(audit, key=stored))))
 
     def _known(self, key: str, what: str) -> asyncio.Lock:
         """Refuse a key that was used for something else; lets one request at a time use it."""

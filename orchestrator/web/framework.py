@@ -11,6 +11,8 @@ from starlette.exceptions import HTTPException
 from orchestrator.errors import AionError
 from orchestrator.web import docs
 from orchestrator.web.admin import Admin, router
+from orchestrator.web.hooks import Hooks
+from orchestrator.web.hooks import router as hook_routes
 from orchestrator.web.parts import Parts
 from orchestrator.web.ports import App, Message, Receive, Scope, Send
 from orchestrator.web.problems import MEDIA_TYPE, NOSNIFF, Problem, not_found, of_error, one_line
@@ -21,17 +23,19 @@ CODES = {400: "malformed", 413: "too_large", 415: "media_type"}
 SHOWN = 20  # problems told of one request
 
 
-def framework(parts: Parts, streams: Streams) -> App:
+def framework(parts: Parts, streams: Streams, hooks: Hooks) -> App:
     """Return the part of the web that FastAPI serves."""
     app = FastAPI(
         title="aion",
         version=parts.version,
-        description="The operator's API. Every address below `/api` needs the admin token.",
+        description="The operator's API. Every address below `/api` needs the admin token,"
+        " each below `/hooks` a token of its own.",
         docs_url=None,
         redoc_url=None,
         responses={"default": {"description": "a problem (RFC 9457)", "content": {MEDIA_TYPE: {}}}},
     )
     app.include_router(router(Admin(parts, streams)))
+    app.include_router(hook_routes(hooks))
 
     @lru_cache(maxsize=1)
     def rendered() -> bytes:

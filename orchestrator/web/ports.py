@@ -114,6 +114,13 @@ class JobsPort(Protocol):
         """Run a job; `Answer.problem` is "unknown" or "conflict" (it is running, or failed)."""
         ...
 
+    def start_now(self, name: str) -> Answer:
+        """Start a job and wait for nothing.
+
+        `Answer.problem` is "unknown", "conflict" (in quarantine) or "running".
+        """
+        ...
+
 
 Reload = Callable[[], Awaitable[Sequence[str]]]
 """Reads the configuration again; returns one line per change. Raises `ConfigError`."""

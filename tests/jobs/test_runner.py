@@ -179,6 +179,43 @@ def test_a_job_that_took_the_daemon_down_twice_is_quarantined_at_the_next_start(
     asyncio.run(world())
 
 
+def test_another_schedule_starts_a_job_once_and_waits_for_nothing():
+    async def world():
+        ends = asyncio.Event()
+
+        async def long(tools: Tools) -> str:
+            await ends.wait()
+            return "done"
+
+        it = World(job("long", long))
+        async with it.running() as runner:
+            first, second = runner.start_now("long"), runner.start_now("long")
+            assert (first.problem, second.problem) == (None, "running")
+            assert runner.start_now("lung").problem == "unknown"
+            await until(lambda: it.table.rows, "it did not start")
+            ends.set()
+            await until(lambda: it.table.rows[0].finished_at, "it did not end")
+            assert runner.start_now("long").problem is None
+        assert len(it.table.rows) <= 2
+
+    asyncio.run(world())
+
+
+def test_another_schedule_does_not_end_a_quarantine():
+    async def world():
+        table, ran = Table(), []
+        for back in (3, 2):
+            table.had("x", NOON - back * DAY, f"{CRASHED}ValueError")
+        it = World(job("x", counted(ran, "x")), table=table)
+        async with it.running() as runner:
+            answer = runner.start_now("x")
+            assert answer.problem == "conflict"
+            assert "ValueError" in answer.text
+        assert not ran
+
+    asyncio.run(world())
+
+
 def test_a_graceful_stop_is_no_crash():
     async def world():
         async def long(tools: Tools) -> str:

@@ -15,6 +15,7 @@ CASES = Path(__file__).parent / "broken"
 SECRET = {
     "AION_CREDENTIAL_GOOD": "good-value-of-a-secret",
     "AION_CREDENTIAL_WEAK": "weakling",
+    "AION_CREDENTIAL_LONG": "a-long-secret-0123456789-abcdefghijklmnop",
     "AION_CREDENTIAL_TWO": "two\nlines",
     "AION_CREDENTIAL_EMPTY": "",
 }
