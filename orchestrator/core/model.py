@@ -160,12 +160,27 @@ class DnsPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class RotationPolicy:
+    """How a planned move takes its time.
+
+    `lead_s`: how long before it is needed the next one has to be up. `verify_s`: how long the
+    public name must answer well after the move. `drain_s`: how long the old one may finish what
+    it does.
+    """
+
+    lead_s: float = 420.0
+    verify_s: float = 60.0
+    drain_s: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """A stable name. `backends` are its pool, most preferred first."""
 
     name: str
     backends: tuple[str, ...]
     failback_after_s: float = 300.0
+    rotation: RotationPolicy = RotationPolicy()
     dns: DnsPolicy | None = None
     gateway: str | None = None  # base URL of our own gateway, shown instead of an `api` backend's
 
@@ -309,7 +324,14 @@ class Power:
     """What is known of a backend's power, and what was last asked of its provider.
 
     `launch`: our label of the start under way or running, "" for none. `asked_at`: when the last
-    start or stop was asked for; `confirmed_at`: when the provider last said how it is.
+    start or stop was asked for; `answered`: it was answered, or how it is was read since.
+    `confirmed_at`: when the provider last said how it is, since the daemon started. `look_at`: when
+    to ask it again. `number` of the last launch; `launched_at`, `deadline_at`: when it was asked
+    for, and until when it has to be up; `booted`: it was. `stray`: one of ours that we knew nothing
+    of. `idle_since`: it has had no work from then. `stop_at`: until then its agent may save.
+    `forced`: its budget is spent, so it is stopped even while we only observe. `failures` in a row;
+    `retry_at`: no automatic start before. `address`: what the provider says. `why` it was started
+    or stopped; `would`: what would be done if we did not only observe.
     """
 
     phase: PowerPhase = PowerPhase.UNKNOWN
@@ -320,6 +342,19 @@ class Power:
     detail: str = ""
     failures: int = 0
     retry_at: float | None = None
+    answered: bool = True
+    look_at: float = 0.0
+    number: int = 0
+    launched_at: float | None = None
+    deadline_at: float | None = None
+    booted: bool = False
+    stray: bool = False
+    idle_since: float | None = None
+    stop_at: float | None = None
+    forced: bool = False
+    address: str = ""
+    why: str = ""
+    would: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,6 +395,7 @@ class BackendState:
     generation: int = 0
     power: Power | None = None
     boots: tuple[float, ...] = ()
+    hand_starts: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,7 @@ from orchestrator.core.events import CanarySoon, CheckName, ProbeSoon, Stop
 from orchestrator.core.model import Health, Phase, Rotation, ServiceState
 
 CANARY_WAIT_S = 90.0  # a rotation's next one must complete a canary by then
-VERIFY_S = 60.0  # the public name must answer well for this long after a planned move
 VERIFY_LIMIT_S = 300.0
-DRAIN_S = 120.0
 RETRY_S = 60.0  # after one was given up
 
 
@@ -82,7 +80,7 @@ def advance(draft: Draft, name: str) -> None:
         ttl_s = service.dns.ttl_s if service.dns is not None and state.publication.wanted else 0.0
         if draft.at - turn.since >= ttl_s:
             _phase(draft, name, turn, Phase.DRAIN)
-    elif draft.at - turn.since >= DRAIN_S:
+    elif draft.at - turn.since >= service.rotation.drain_s:
         draft.put_service(replace(state, rotation=None), durable=True)
         draft.note("rotation_done", name, f"{name}: {turn.old} is drained")
         draft.do(Stop(turn.old))
@@ -104,7 +102,8 @@ def _after_canary(draft: Draft, name: str, turn: Rotation, new: Candidate) -> No
 
 
 def _after_verify(draft: Draft, name: str, turn: Rotation) -> None:
-    if turn.good_since is not None and draft.at - turn.good_since >= VERIFY_S:
+    verify_s = draft.config.services[name].rotation.verify_s
+    if turn.good_since is not None and draft.at - turn.good_since >= verify_s:
         _phase(draft, name, turn, Phase.TTL)
     elif draft.at - turn.since >= VERIFY_LIMIT_S:
         _give_up(draft, name, "the public name never answered well")

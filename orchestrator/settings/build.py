@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path as File
 
+from backends import REGISTERS
 from backends.base import Plan
 from jobs.base import DeadmanSettings
 from orchestrator.core.model import (
@@ -14,6 +15,7 @@ from orchestrator.core.model import (
     DnsPolicy,
     Drift,
     FleetConfig,
+    RotationPolicy,
     Service,
     Tier,
 )
@@ -82,7 +84,17 @@ def fleet(reading: Reading) -> FleetConfig:
         instance=settings.instance,
         controls=len(settings.health.controls),
         interval_s=settings.health.interval,
+        seeds=_seeds(reading),
     )
+
+
+def _seeds(reading: Reading) -> dict[str, str]:
+    """Give the SHA-256 of each token that a backend may register with by this configuration."""
+    return {
+        name: hashlib.sha256(token.encode()).hexdigest()
+        for name, backend in reading.settings.backends.items()
+        if backend.kind in REGISTERS and (token := reading.secrets.get(("backends", name, "token")))
+    }
 
 
 def database(reading: Reading, environ: Mapping[str, str]) -> str:
@@ -95,6 +107,7 @@ def _backend(reading: Reading, name: str) -> Backend:
     given = reading.settings.backends[name]
     url = url_of(reading, name)
     hidden = given.kind == dnschecks.API_KIND
+    registers = given.kind in REGISTERS
     return Backend(
         name=name,
         kind=given.kind,
@@ -103,12 +116,14 @@ def _backend(reading: Reading, name: str) -> Backend:
         tier=Tier(given.tier or ("paid" if hidden else "free")),
         url=None if hidden else url,
         models=tuple(given.models),
-        remote=is_remote(url) if url else False,
+        remote=registers or bool(url and is_remote(url)),
         assignable=not hidden,
         targets=dnschecks.targets(given.dns),
         restart_url=given.restart_url,
         warn_before_s=given.warn_before,
         drain_margin_s=given.drain_margin,
+        registers=registers,
+        session_s=given.session,
         health=policy(reading.settings, given, url),
     )
 
@@ -132,6 +147,9 @@ def _services(settings: schema.Settings, backends: Mapping[str, Backend]) -> dic
             name=name,
             backends=_pool(service.backends, backends),
             failback_after_s=service.failback_after,
+            rotation=RotationPolicy(
+                service.rotation.lead, service.rotation.verify, service.rotation.drain
+            ),
             dns=_dns_policy(service.dns) if service.dns else None,
         )
         for name, service in settings.services.items()

@@ -144,7 +144,7 @@ class Backend(Table):
     model_config = ConfigDict(extra="allow")
 
     kind: str
-    """How it lives: "static", "api", "fake"."""
+    """How it lives: "static", "api", "notebook", "fake"."""
     engine: str = "openai"
     """The server software that answers there."""
     priority: Annotated[int, Field(ge=0, le=1_000_000)] = 100
@@ -200,6 +200,17 @@ class Dns(Table):
     """dyndns2 only: the DNS server, "host" or "host:port", that is asked what the name holds."""
 
 
+class Rotation(Table):
+    """How a planned move takes its time."""
+
+    lead: Duration = 420.0
+    """How long before it is needed the next one has to be up."""
+    verify: Duration = 60.0
+    """How long the public name must answer well after the move."""
+    drain: Duration = 120.0
+    """How long the old one may finish what it does."""
+
+
 class Service(Table):
     """A stable name that clients use."""
 
@@ -207,6 +218,7 @@ class Service(Table):
     """Its pool; absent: every backend."""
     failback_after: Duration = 300.0
     """How long a better one must be healthy before going back to it."""
+    rotation: Rotation = Rotation()
     dns: Dns | None = None
 
 

@@ -424,8 +424,8 @@ FISH = (
         "verified since it began",
         "the public name answers well for 60 s on end before resolvers are waited for",
         ROTATION,
-        "if turn.good_since is not None and draft.at - turn.good_since >= VERIFY_S:",
-        "if turn.good_since is not None and draft.at - turn.since >= VERIFY_S:",
+        "if turn.good_since is not None and draft.at - turn.good_since >= verify_s:",
+        "if turn.good_since is not None and draft.at - turn.since >= verify_s:",
         ("rules",),
     ),
     Fish(
