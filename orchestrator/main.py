@@ -21,7 +21,8 @@ import structlog
 import uvloop
 
 from jobs import SCHEDULE
-from jobs.base import Tools
+from jobs.base import KeepaliveTools, Tools
+from jobs.keepalive import Ledger
 from jobs.runner import Runner
 from orchestrator import __version__
 from orchestrator.assembly import Assembly, Outside
@@ -81,6 +82,7 @@ class Daemon:
         self._started = asyncio.Event()
         self._reloading = asyncio.Lock()
         self._failed = ""
+        self._ledger = Ledger()
         self._tasks: dict[str, asyncio.Task[Any]] = {}
         self._notifier = systemd.Notifier(os.environ.get("NOTIFY_SOCKET"))
         self._log = Log(
@@ -139,8 +141,8 @@ class Daemon:
 
     def _assemble(self, saved: Saved, http: AioHttp, guarded: AioHttp) -> None:
         now = self._clock.steady()
-        outside = Outside(http, guarded, self._clock, self._random, run_child)
-        self._assembly = Assembly(self._config, saved, self._store, outside)
+        self._outside = Outside(http, guarded, self._clock, self._random, run_child)
+        self._assembly = Assembly(self._config, saved, self._store, self._outside)
         self._loop = loop = self._assembly.loop
         self._jobs = Runner(SCHEDULE, self._tools(), table=self._store, report=loop.report)
         self._web = self._build_web()
@@ -176,6 +178,14 @@ class Daemon:
             store=self._store,
             name_ok=self._name_ok,
             deadman=self._config.deadman,
+            keepalive=KeepaliveTools(
+                backends=self._config.keepalive,
+                fleet=lambda: self._loop.fleet,
+                http=self._outside.http,
+                guarded=self._outside.guarded,
+                random=self._random,
+                ledger=self._ledger,
+            ),
         )
 
     async def _start(self) -> None:
@@ -258,7 +268,9 @@ class Daemon:
         self._config = new
         self._web.change_token(new.web.admin_token_sha256)
         self._web.change_hooks(new.web.hooks)
-        if (old.deadman, old.timezone) != (new.deadman, new.timezone):
+        self._web.change_registering(new.web)
+        scheduled = [(one.deadman, one.keepalive, one.timezone) for one in (old, new)]
+        if scheduled[0] != scheduled[1]:
             await self._jobs.configure(self._tools(), self._assembly.settled.wait())
 
     async def _end_tasks(self) -> None:

@@ -13,12 +13,15 @@ from orchestrator.web.framework import framework
 from orchestrator.web.gate import AdminLock, Gate
 from orchestrator.web.guard import Limits, Throttle
 from orchestrator.web.hooks import HookLock, Hooks
+from orchestrator.web.live import Live
 from orchestrator.web.metrics import Metrics
 from orchestrator.web.openai_gap import openai_gap
 from orchestrator.web.parts import Parts
 from orchestrator.web.ports import App, LoopPort, Message, Receive, Scope, Send
 from orchestrator.web.problems import NOSNIFF, Problem, method_not_allowed, respond, send_problem
+from orchestrator.web.register import AgentFile, RegisterLock, Registrar
 from orchestrator.web.server import Server
+from orchestrator.web.sessions import SessionLock, Sessions
 from orchestrator.web.status import Pages
 from orchestrator.web.streams import Streams
 
@@ -38,6 +41,9 @@ class Web:
         api = framework(parts, self.streams, self._hooks)
         self._admin = AdminLock(settings.admin_token_sha256)
         self._hook = HookLock(settings.hooks)
+        live = Live(loop)
+        self._registrar = Registrar(loop, live, settings)
+        sessions = Sessions(loop, live, parts.store, self._registrar)
         self._front: dict[str, App] = {
             "healthz": healthz(loop),
             "readyz": readyz(loop),
@@ -45,6 +51,9 @@ class Web:
             "metrics": Gate(self.metrics, self._admin),
             "api": Gate(api, self._admin),
             "hooks": Gate(api, self._hook),
+            "register": Gate(self._registrar, RegisterLock(live)),
+            "sessions": Gate(sessions, SessionLock(live)),
+            "agent.py": AgentFile(),
             "docs": api,
             "openapi.json": api,
         }
@@ -85,6 +94,10 @@ class Web:
         """Take other hooks, after a reload."""
         self._hook.change(hooks)
         self._hooks.change(hooks)
+
+    def change_registering(self, settings: WebSettings) -> None:
+        """Take other client keys and other hosts to register from, after a reload."""
+        self._registrar.change(settings)
 
     def close(self) -> None:
         """End all streams, so that a stop need not wait for them."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any, Protocol
 
-from orchestrator.core.events import Answer, Command, Turn
-from orchestrator.core.model import Fleet, Now
+from orchestrator.core.events import Answer, Command, Event, Turn
+from orchestrator.core.model import Fleet, Now, PastSession
 from orchestrator.edge.queries import Audit
 
 Scope = MutableMapping[str, Any]
@@ -52,6 +52,14 @@ class LoopPort(Protocol):
         """
         ...
 
+    def report(self, event: Event) -> None:
+        """Hand in what somebody said; nobody waits for its turn."""
+        ...
+
+    async def committed(self, event: Event) -> Turn:
+        """Hand in an event; returns once its turn is committed. Raises `StoreError`."""
+        ...
+
 
 class EventRow(Protocol):
     """One stored line of the event log; `wall` is when, in Unix seconds."""
@@ -85,9 +93,22 @@ class StorePort(Protocol):
         """Return stored events whose `seq` is greater than `after`, oldest first."""
         ...
 
+    async def past_session(self, ident: str) -> PastSession | None:
+        """Find a session that is over, by its id."""
+        ...
+
+    async def past_sessions(
+        self, backend: str | None = None, limit: int = 100
+    ) -> Sequence[PastSession]:
+        """Return sessions that are over, of one backend or of all, latest first."""
+        ...
+
 
 class JobRow(Protocol):
-    """One scheduled job; times in Unix seconds. `problem` is "" if its last run was well."""
+    """One scheduled job; times in Unix seconds. `problem` is "" if its last run was well.
+
+    `said`: what that run came to, where it is known.
+    """
 
     @property
     def name(self) -> str: ...
@@ -101,6 +122,8 @@ class JobRow(Protocol):
     def running(self) -> bool: ...
     @property
     def quarantined(self) -> bool: ...
+    @property
+    def said(self) -> str: ...
 
 
 class JobsPort(Protocol):

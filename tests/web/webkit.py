@@ -19,6 +19,7 @@ from orchestrator.core.model import (
     HealthPolicy,
     Now,
     Observation,
+    PastSession,
     Service,
     Source,
     Tier,
@@ -49,9 +50,19 @@ class MemoryStore:
     def __init__(self) -> None:
         self.rows: list[Row] = []
         self.answers: dict[str, Answer] = {}
+        self.past: list[PastSession] = []
 
     async def answered(self, key: str) -> Answer | None:
         return self.answers.get(key)
+
+    async def past_session(self, ident: str) -> PastSession | None:
+        return next((one for one in self.past if one.id == ident), None)
+
+    async def past_sessions(
+        self, backend: str | None = None, limit: int = 100
+    ) -> list[PastSession]:
+        found = [one for one in self.past if backend in (None, one.backend)]
+        return found[::-1][:limit]
 
     async def events(
         self, after: int = 0, limit: int = 100, subject: str | None = None
@@ -84,6 +95,7 @@ class Stand:
         for entry in turn.entries:
             row = Row(len(self.store.rows) + 1, self.at, entry.action, entry.subject, entry.text)
             self.store.rows.append(replace(row, data=dict(entry.data)))
+        self.store.past += turn.past
         apply(self.fleet, turn)
         self.turned_at = self.at
         for callback in self._subscribers:
@@ -100,6 +112,15 @@ class Stand:
         if audit is not None and audit.key is not None:
             self.store.answers[audit.key] = answer
         return answer
+
+    def report(self, event: Event) -> None:
+        self.feed(event)
+
+    async def committed(self, event: Event) -> Turn:
+        await asyncio.sleep(0)
+        if self.failing is not None:
+            raise self.failing
+        return self.feed(event)
 
     def seen(self, backend: str, verdict: Verdict = Verdict.OK, times: int = 1) -> None:
         for _ in range(times):
