@@ -7,16 +7,17 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from backends.base import Driver, Options, Plan, Ports
+    from backends.base import Driver, Options, Plan, Ports, Registered
 
 KINDS: Final[dict[str, str]] = {
     "static": "backends.static",
     "api": "backends.api",
+    "notebook": "backends.notebook",
     "fake": "backends.fake",
 }
 
 PLANNED: Final[frozenset[str]] = frozenset(
-    {"notebook", "kaggle", "gce", "runpod", "vast", "libcloud", "colab", "command"}
+    {"kaggle", "gce", "runpod", "vast", "libcloud", "colab", "command"}
 )
 """Kinds that a later version brings: named so that a configuration that uses them is told so."""
 
@@ -35,6 +36,9 @@ ENGINES: Final[tuple[str, ...]] = (
     "tcp",
 )
 """Names of the engines, without importing what they are (`backends.engines`, `backends.static`)."""
+
+REGISTERS: Final[frozenset[str]] = frozenset({"notebook"})
+"""Kinds whose address arrives with a session."""
 
 CANARYLESS: Final[frozenset[str]] = frozenset({"http", "tcp"})
 """Engines of which no completion can be asked: no canary is to be planned for them."""
@@ -55,4 +59,11 @@ def driver(plan: Plan, ports: Ports) -> Driver:
     """Make the driver of a configured backend."""
     made: Any = kind(plan.backend.kind).Driver(plan, ports)
     found: Driver = made
+    return found
+
+
+def registered(plan: Plan, ports: Ports) -> Registered:
+    """Make the driver of a backend whose address came with `plan.session`."""
+    made: Any = kind(plan.backend.kind).Driver(plan, ports)
+    found: Registered = made
     return found

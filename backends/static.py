@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
-from backends import base
+from backends import base, tunnels
 from backends.base import Credential, Plan, Ports, Reply
 from backends.engines import ENGINES
 from backends.engines.answers import OK, Finding, failed, parse, plain, refusal, stranger
@@ -16,7 +16,6 @@ from backends.engines.asking import Asker
 from orchestrator.core.model import Observation, Source, Verdict
 from orchestrator.errors import Unreachable
 
-TUNNELS: Final = (".ngrok-free.app", ".ngrok-free.dev", ".ngrok.app", ".ngrok.dev", ".ngrok.io")
 PORTS: Final = {"http": 80, "https": 443}
 Scalar = str | int | float | bool | None
 
@@ -90,10 +89,7 @@ def headers_of(plan: Plan) -> dict[str, str]:
         found[name] = given
     if key := plan.secrets.get("key"):
         found.setdefault("Authorization", f"Bearer {key}")
-    if (urlsplit(plan.options.url).hostname or "").endswith(TUNNELS):
-        # Free ngrok shows whatever it takes for a browser a warning page instead of the answer.
-        found.setdefault("ngrok-skip-browser-warning", "1")
-    return found
+    return {**tunnels.headers(plan.options.url), **found}
 
 
 def root_of(url: str) -> str:

@@ -15,13 +15,16 @@ from typing import Any, Protocol
 import structlog
 
 import backends
-from backends.base import Children, Http, Plan, Ports, Random, SessionPlan
+from backends.base import Children, Http, Plan, Ports, Random, Registered, SessionPlan
+from backends.tunnels import spared
 from orchestrator.core.events import (
     AskControls,
     CanarySoon,
+    Challenge,
     CheckName,
     Deliver,
     ProbeSoon,
+    Prove,
     Reconcile,
     Reconfigured,
     Rewire,
@@ -29,7 +32,7 @@ from orchestrator.core.events import (
 )
 from orchestrator.core.fleet import resumed
 from orchestrator.core.health import ALIVE, next_canary_s, next_probe_s
-from orchestrator.core.model import FleetConfig, Health, Now, Source
+from orchestrator.core.model import FleetConfig, Health, Now, Session, Source
 from orchestrator.edge.alerts import AlertSettings, Courier
 from orchestrator.edge.clock import CarriedClock
 from orchestrator.edge.controls import Controls
@@ -38,6 +41,7 @@ from orchestrator.edge.dns.base import DnsSettings, Provider
 from orchestrator.edge.dns.publisher import Publisher
 from orchestrator.edge.names import Names
 from orchestrator.edge.pacer import Pacer
+from orchestrator.edge.prover import Prover
 from orchestrator.edge.store import Saved, Store
 from orchestrator.errors import AionError
 from orchestrator.loop import Loop
@@ -109,6 +113,7 @@ class Assembly:
             clock=clock,
             random=random,
         )
+        self.prover = Prover(self._driver_at, report=loop.report, random=random)
         self._controls = Controls(wanted.controls, http=http, clock=clock, report=loop.report)
         self.publisher = Publisher(
             fleet=lambda: loop.fleet,
@@ -134,6 +139,8 @@ class Assembly:
         """Say who carries out which effect."""
         loop.on(ProbeSoon, lambda effect: self.pacer.soon(effect.backend))
         loop.on(Rewire, lambda effect: self._rewire(effect.backend))
+        loop.on(Prove, lambda effect: self._prove(effect.backend))
+        loop.on(Challenge, lambda effect: self._challenge(effect.backend))
         loop.on(CanarySoon, lambda effect: self.pacer.soon(effect.backend, Source.CANARY))
         loop.on(AskControls, lambda _: self._controls.ask())
         loop.on(CheckName, lambda effect: self.names.check(effect.service))
@@ -184,12 +191,29 @@ class Assembly:
             self.pacer.remove(name)  # what a look at the old address finds is of no use
             if session is None:
                 return
-            plan = replace(plan, session=SessionPlan(session.id, session.url, session.secret))
+            plan = replace(plan, session=_planned(session))
         self.pacer.add(name, backends.driver(plan, self._ports))
+
+    def _prove(self, name: str) -> None:
+        state = self.loop.fleet.backends.get(name)
+        if state is not None and state.pending is not None:
+            self.prover.prove(name, _planned(state.pending))
+
+    def _challenge(self, name: str) -> None:
+        state = self.loop.fleet.backends.get(name)
+        if state is not None and state.session is not None:
+            self.prover.challenge(name, _planned(state.session))
+
+    def _driver_at(self, name: str, session: SessionPlan) -> Registered | None:
+        plan = self._wanted.plans.get(name)
+        if plan is None or not plan.backend.registers:
+            return None
+        return backends.registered(replace(plan, session=session), self._ports)
 
     async def close(self) -> None:
         """Give up what is under way outside of `works`."""
         await self._controls.close()
+        await self.prover.close()
         await self.names.close()
         await self.publisher.close()
 
@@ -204,7 +228,8 @@ class Assembly:
         if source is Source.CANARY:
             return next_canary_s(state, spec.health, at)
         isolated = spec.remote and fleet.world.isolated_since is not None
-        return next_probe_s(state, spec.health, at, isolated=isolated)
+        policy = spec.health if state.session is None else spared(spec.health, state.session.url)
+        return next_probe_s(state, policy, at, isolated=isolated)
 
     def _limit_s(self, name: str, source: Source) -> float:
         spec = self.loop.fleet.config.backends.get(name)
@@ -237,3 +262,7 @@ class Assembly:
         spec = self.loop.fleet.config.backends.get(name)
         if spec is not None and spec.health.canary_s is not None:
             self.pacer.soon(name, Source.CANARY)
+
+
+def _planned(session: Session) -> SessionPlan:
+    return SessionPlan(session.id, session.url, session.secret)

@@ -228,15 +228,15 @@ def matches(host: str, pattern: str) -> bool:
 
 
 def why_not_pattern(pattern: str, *, allow_private: bool) -> str:
-    """Say why this is no pattern for `allow_hosts`; "" if it is one."""
+    """Say what this is instead of a pattern for `allow_hosts`; "" if it is one."""
     text = pattern.lower().removesuffix(".")
     name = text.removeprefix("*.")
     if not text.isascii() or "*" in name:
-        return "a host, such as `box.example.org`, or `*.example.org` for all names below it"
+        return "not a host, nor `*.example.org` for all names below one"
     if _is_address(_bare(name)):
-        return "" if text == name else "an IP address has no names below it"
+        return "" if text == name else "an IP address, with no names below it"
     if why := _why_not_name(name):
         return why
     if text != name and "." not in name and not allow_private:
-        return f"`*.{name}` is half the internet; name a domain"
+        return "a whole top-level domain; name one below it"
     return ""

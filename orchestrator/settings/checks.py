@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator
 
-from backends import CANARYLESS, ENGINES, KINDS
+from backends import CANARYLESS, ENGINES, KINDS, REGISTERS
 from orchestrator.settings import credentials, dnschecks, hookchecks
 from orchestrator.settings.policies import (
     METERED_REQUESTS,
@@ -27,7 +27,7 @@ from orchestrator.settings.values import NAME, is_remote, split, written
 _NOT_YET = {
     "quota": "meters are not built into this version, so nothing holds it to this",
     "cost": "meters are not built into this version, so nothing holds it to this",
-    "session": "sessions are not built into this version, so nothing ends with this",
+    "session": "only what registers itself has sessions, so nothing ends with this",
     "start": "aion does not start backends in this version",
     "idle_stop": "aion does not stop backends in this version",
 }
@@ -119,6 +119,10 @@ def _backends(reading: Reading) -> Iterator[Problem]:
             text = f"unknown engine `{named(backend.engine)}`"
             hint = nearest(backend.engine, ENGINES) or f"; known are {', '.join(ENGINES)}"
             yield Problem((*path, "engine"), f"{dotted(path)}: {text}{hint}")
+        elif backend.kind in REGISTERS and backend.engine in CANARYLESS:
+            text = f"a `{backend.kind}` proves itself by a completion, which `{backend.engine}`"
+            text += " does not have; name the engine behind its agent"
+            yield Problem((*path, "engine"), f"{dotted(path)}: {text}")
         url = url_of(reading, name) or ""
         if url and url.startswith("tcp:") != (backend.engine == "tcp"):
             text = 'an address tcp:// and engine = "tcp" belong together'
@@ -159,6 +163,10 @@ def _secrets(reading: Reading) -> Iterator[Problem]:
             wrong = credentials.weakness(value)
             name = getattr(reading.settings.server.admin_token, "credential", "")
             wrong = wrong and f"the admin token {wrong} {name}"
+        elif path[:1] == ("backends",) and path[2:] == ("token",):
+            wrong = credentials.weakness(value)
+            name = reading.credentials[dotted(path)]
+            wrong = wrong and f"the token to register with {wrong} {name}"
         elif path == ("deadman", "ping_url") and not _is_link(value):
             wrong = "the credential does not hold an address that begins with https://"
         elif path[:2] == ("alerts", "urls") and not _is_apprise(value):
@@ -196,6 +204,8 @@ def _unused(reading: Reading) -> Iterator[Problem]:
         if backend.kind not in KINDS:
             continue
         for key, text in _NOT_YET.items():
+            if key == "session" and backend.kind in REGISTERS:
+                continue
             if getattr(backend, key) not in {None, "manual"}:
                 path: Path = ("backends", name, key)
                 yield Problem(path, f"{dotted(path)}: {text}", on_key=True)

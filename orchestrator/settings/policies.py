@@ -5,21 +5,17 @@ from __future__ import annotations
 from typing import Final
 
 from backends import CANARYLESS
+from backends.tunnels import METERED_S, metered
 from orchestrator.core.model import HealthPolicy
 from orchestrator.settings.schema import Backend, BackendHealth, Health, Settings
-from orchestrator.settings.values import split
 
-METERED_S: Final = 300.0
 MONTH_S: Final = 30 * 86400.0
-# Free ngrok allows 20,000 requests a month, ours among them.
-_METERED_HOSTS = (".ngrok-free.app", ".ngrok-free.dev", ".ngrok.io")
 METERED_REQUESTS: Final = 20_000
 
 
 def metered_host(url: str | None) -> bool:
     """Tell whether the address counts every request against a small monthly allowance."""
-    host = (split(url).hostname or "") if url else ""
-    return host.endswith(_METERED_HOSTS)
+    return bool(url) and metered(url or "")
 
 
 def policy(settings: Settings, given: Backend, url: str | None) -> HealthPolicy:

@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import backends
-from backends.base import Plan, Ports, Reply
+from backends import identity
+from backends.base import Plan, Ports, Reply, SessionPlan
 from orchestrator.core.model import Backend, HealthPolicy
 from orchestrator.errors import Unreachable
+
+SESSION = SessionPlan("s-1", "https://fox.trycloudflare.com", identity.secret_of("s3cret"))
 
 
 @dataclass
@@ -88,16 +91,19 @@ def plan(
     models: Mapping[str, str] | None = None,
     secrets: Mapping[str, str] | None = None,
     policy: HealthPolicy | None = None,
+    session: SessionPlan | None = None,
     **keys: Any,
 ) -> Plan:
-    given = {"static": {"url": "http://10.0.0.5:8080"}, "fake": {}}.get(
-        kind, {"base_url": "https://api.example.org/v1"}
-    )
+    needed = {
+        "static": {"url": "http://10.0.0.5:8080"},
+        "api": {"base_url": "https://api.example.org/v1"},
+    }
+    given = needed.get(kind, {})
     options = backends.options(kind)(**{**given, **keys})
     backend = Backend(
         "lab", kind, engine, models=tuple(models or ()), health=policy or HealthPolicy()
     )
-    return Plan(backend, options, models or {}, secrets or {})
+    return Plan(backend, options, models or {}, secrets or {}, session)
 
 
 def ports(http: Any, clock: HandClock | None = None) -> Ports:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 import backends
 from backends.base import Options
 from orchestrator.core.model import HealthPolicy, Observation, Source, Verdict
-from tests.backends.worlds import HandClock, TableHttp, driver, plan, reply
+from tests.backends.worlds import SESSION, HandClock, TableHttp, driver, plan, reply
 
 LIST = {"object": "list", "data": [{"id": "theirs"}]}
 DONE = {"choices": [{"index": 0, "message": {"role": "assistant", "content": ""}}]}
@@ -54,11 +54,14 @@ def made(kind, situation):
     if kind == "api":
         one = plan("api", models=models, secrets=secrets, policy=POLICY, key={"credential": "k"})
         return driver(static(situation, "/v1"), one)
+    if kind == "notebook":
+        one = plan("notebook", models=models, secrets=secrets, policy=POLICY, session=SESSION)
+        return driver(static(situation, "/v1"), one)
     script = SCRIPTS.get(situation, "error")
     return driver(TableHttp({}), plan("fake", models=models, policy=POLICY, script=script))
 
 
-KINDS = ("static", "api", "fake")
+KINDS = ("static", "api", "notebook", "fake")
 everywhere = pytest.mark.parametrize("kind", KINDS)
 whatever = pytest.mark.parametrize("situation", SITUATIONS)
 
@@ -139,7 +142,7 @@ def test_a_kind_recovers_by_itself(kind):
         return
     state = {"answer": reply(502)}
     http = TableHttp({"/v1/models": lambda: state["answer"]})
-    one = driver(http, plan(kind, models={"ours": "theirs"}))
+    one = driver(http, plan(kind, models={"ours": "theirs"}, session=SESSION))
     assert asyncio.run(one.probe()).verdict is Verdict.FAILED
     state["answer"] = reply(200, LIST)
     assert asyncio.run(one.probe()).verdict is Verdict.OK
