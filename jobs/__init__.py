@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobs import deadman, housekeeping
+from jobs import deadman, housekeeping, keepalive
 from jobs.base import Job
 
 SCHEDULE: tuple[Job, ...] = (
@@ -14,5 +14,13 @@ SCHEDULE: tuple[Job, ...] = (
         heavy=True,
         misfire_grace_s=3600,
         catch_up=True,
+    ),
+    Job(
+        "keepalive",
+        keepalive.trigger,
+        keepalive.run,
+        heavy=False,
+        misfire_grace_s=60,
+        catch_up=False,
     ),
 )

@@ -7,12 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import time
 from typing import TYPE_CHECKING, Protocol
 
 from orchestrator.core.model import Now
 
 if TYPE_CHECKING:
     from apscheduler.triggers.base import BaseTrigger
+
+    from backends.base import Http, Random
+    from jobs.keepalive import Ledger
+    from orchestrator.core.model import Fleet
 
 
 class Shelf(Protocol):
@@ -32,6 +37,35 @@ class DeadmanSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class KeepaliveSettings:
+    """A backend whose host sleeps when nobody asks.
+
+    `url`: what to ask for, where it is not the backend's own address. `between`: only at these
+    hours by the operator's clock. `budget`: requests a month at most. `public_only`: its own
+    address is what its session said, so none of our network is asked.
+    """
+
+    backend: str
+    every_s: float
+    url: str | None = None
+    between: tuple[time, time] | None = None
+    budget: int | None = None
+    public_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class KeepaliveTools:
+    """What keeping hosts awake takes; `ledger` outlives a reload."""
+
+    backends: tuple[KeepaliveSettings, ...]
+    fleet: Callable[[], Fleet]
+    http: Http
+    guarded: Http
+    random: Random
+    ledger: Ledger
+
+
+@dataclass(frozen=True, slots=True)
 class Tools:
     """What jobs may use of the daemon.
 
@@ -44,6 +78,7 @@ class Tools:
     store: Shelf
     name_ok: Callable[[], Awaitable[bool]]
     deadman: DeadmanSettings | None = None
+    keepalive: KeepaliveTools | None = None
 
 
 @dataclass(frozen=True, slots=True)

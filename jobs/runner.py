@@ -24,6 +24,7 @@ from orchestrator.errors import AionError, StoreError
 CRASHED = "crashed: "
 QUARANTINE_AFTER = 2
 NOT_IF_NEXT_WITHIN_S = 7200.0
+SAID = 300  # characters of what a run says that are kept
 _HISTORY = 10
 
 log = structlog.get_logger()
@@ -66,13 +67,17 @@ class _Entry:
     trigger: Any
     last: float | None = None  # wall time of its last start
     problem: str = ""
+    said: str = ""
     crashes: int = 0
     running: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """A job as `/api/jobs` shows it; times are Unix seconds."""
+    """A job as `/api/jobs` shows it; times are Unix seconds.
+
+    `said`: what its last run came to, unless that had a `problem`; "" after a restart.
+    """
 
     name: str
     next_at: float | None
@@ -80,6 +85,7 @@ class JobView:
     problem: str
     running: bool
     quarantined: bool
+    said: str = ""
 
 
 class Runner:
@@ -191,6 +197,7 @@ class Runner:
             entry.problem,
             entry.running,
             entry.crashes >= QUARANTINE_AFTER,
+            entry.said,
         )
 
     # ── at the start ────────────────────────────────────────────────────────────────────────────
@@ -279,7 +286,7 @@ class Runner:
         finally:
             # Also when cancelled: a graceful stop is no crash.
             await self._table.job_finished(run, self._tools.now(), problem)
-            entry.problem = problem
+            entry.problem, entry.said = problem, "" if problem else text[:SAID]
             entry.crashes = entry.crashes + 1 if problem.startswith(CRASHED) else 0
             self._judge(entry)
         log.info("job_ran", job=entry.job.name, problem=problem)

@@ -43,7 +43,7 @@ def list_(ctx: typer.Context) -> None:
                 if one["quarantined"]
                 else "running"
                 if one["running"]
-                else one["problem"],
+                else one["problem"] or one.get("said", ""),
             )
             for one in jobs
         ],

@@ -8,7 +8,7 @@ from pathlib import Path as File
 
 from backends import REGISTERS
 from backends.base import Plan
-from jobs.base import DeadmanSettings
+from jobs.base import DeadmanSettings, KeepaliveSettings
 from orchestrator.core.model import (
     AlertPolicy,
     Backend,
@@ -53,6 +53,7 @@ def build(reading: Reading, environ: Mapping[str, str]) -> Config:
         dns=_dns(reading),
         alerts=_alerts(reading),
         deadman=_deadman(reading),
+        keepalive=_keepalive(reading),
         controls=tuple(settings.health.controls),
         web=WebSettings(
             host=server.listen[0],
@@ -204,6 +205,22 @@ def _alerts(reading: Reading) -> AlertSettings:
         timezone=settings.timezone,
         quiet=settings.alerts.quiet_hours,
         public_url=settings.server.public_url,
+    )
+
+
+def _keepalive(reading: Reading) -> tuple[KeepaliveSettings, ...]:
+    return tuple(
+        KeepaliveSettings(
+            backend=name,
+            every_s=wanted.every,
+            url=wanted.url,
+            between=wanted.between,
+            budget=wanted.budget,
+            public_only=backend.kind in REGISTERS
+            and not getattr(reading.options[name], "allow_private", False),
+        )
+        for name, backend in reading.settings.backends.items()
+        if (wanted := backend.keepalive) is not None
     )
 
 

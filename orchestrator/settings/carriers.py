@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from backends.base import Plan
-from jobs.base import DeadmanSettings
+from jobs.base import DeadmanSettings, KeepaliveSettings
 from orchestrator.core.model import FleetConfig
 from orchestrator.edge.alerts import AlertSettings
 from orchestrator.edge.dns.base import DnsSettings
@@ -30,6 +30,7 @@ class Config:
     dns: tuple[DnsSettings, ...]
     alerts: AlertSettings
     deadman: DeadmanSettings | None
+    keepalive: tuple[KeepaliveSettings, ...]
     controls: tuple[str, ...]
     web: WebSettings
     database: str

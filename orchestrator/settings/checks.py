@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Iterator
 
 from backends import CANARYLESS, ENGINES, KINDS, REGISTERS
-from orchestrator.settings import credentials, dnschecks, hookchecks
+from orchestrator.settings import credentials, dnschecks, hookchecks, keepalivechecks
 from orchestrator.settings.policies import (
     METERED_REQUESTS,
     MONTH_S,
@@ -36,9 +36,9 @@ _NOT_YET = {
 def check(reading: Reading) -> None:
     """Add what is wrong to the reading's problems, and what surprises to its warnings."""
     groups = (_names, _server, _health, _backends, _services, _secrets)
-    for group in (*groups, dnschecks.check, hookchecks.check):
+    for group in (*groups, dnschecks.check, hookchecks.check, keepalivechecks.check):
         reading.problems += group(reading)
-    for notes in (_unused, _surprises):
+    for notes in (_unused, _surprises, keepalivechecks.notes):
         reading.warnings += notes(reading)
 
 

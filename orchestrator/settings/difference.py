@@ -40,6 +40,7 @@ def differences(old: Config, new: Config) -> list[Difference]:
             ("the alerts", (old.alerts, old.fleet.alerts), (new.alerts, new.fleet.alerts)),
             ("the dead-man's ping settings", old.deadman, new.deadman),
             ("the controls", old.controls, new.controls),
+            ("the keep-alive pings", old.keepalive, new.keepalive),
         )
         if before != after
     ]

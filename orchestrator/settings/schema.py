@@ -138,6 +138,19 @@ class Cost(Table):
     """When the credit ends."""
 
 
+class KeepAlive(Table):
+    """Requests that keep a host awake which sleeps when nobody asks."""
+
+    every: Interval
+    """How often to ask; at least a minute apart."""
+    url: Link | None = None
+    """What to ask for; absent: the backend's own address."""
+    between: Window | None = None
+    """Only at these hours, such as "08:00-23:00"."""
+    budget: Annotated[int, Field(ge=1)] | None = None
+    """Requests a month at most."""
+
+
 class Backend(Table):
     """A place that can serve the model. Keys not named here belong to its kind."""
 
@@ -169,6 +182,8 @@ class Backend(Table):
     """Who starts it."""
     idle_stop: Interval | None = None
     """Stop it after so long without work."""
+    keepalive: KeepAlive | None = None
+    """For a host that sleeps when nobody asks."""
 
 
 class Dns(Table):

@@ -203,7 +203,7 @@ class EventView(View):
 
 
 class JobView(View):
-    """A scheduled job. `problem` is "" if its last run was well."""
+    """A scheduled job. `problem` is "" if its last run was well; `said` is what that came to."""
 
     name: str
     next_at: Time | None
@@ -211,6 +211,7 @@ class JobView(View):
     problem: str
     running: bool
     quarantined: bool
+    said: str = ""
 
 
 class CandidateView(View):
@@ -418,6 +419,7 @@ def job_view(job: JobRow, now: Now) -> JobView:
         problem=job.problem,
         running=job.running,
         quarantined=job.quarantined,
+        said=job.said,
     )
 
 
