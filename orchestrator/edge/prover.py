@@ -27,6 +27,7 @@ GONE: Final = "it is not configured any more"
 log = structlog.get_logger()
 
 Drivers = Callable[[str, SessionPlan], Registered | None]
+Work = Callable[[str, SessionPlan], Coroutine[Any, Any, Proved | Challenged]]
 
 
 class Prover:
@@ -61,37 +62,33 @@ class Prover:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _start(
-        self,
-        what: str,
-        backend: str,
-        session: SessionPlan,
-        work: Callable[[str, SessionPlan], Coroutine[Any, Any, None]],
-    ) -> None:
+    def _start(self, what: str, backend: str, session: SessionPlan, work: Work) -> None:
         key = (what, backend)
         if key in self._running:
             ident, running = self._running[key]
             if ident == session.id:
                 return
             running.cancel()
-        task = asyncio.create_task(work(backend, session), name=f"{what}:{backend}")
+        task = asyncio.create_task(self._run(key, session, work), name=f"{what}:{backend}")
         self._running[key] = session.id, task
-        task.add_done_callback(lambda done: self._ended(key, done))
 
-    def _ended(self, key: tuple[str, str], task: asyncio.Task[None]) -> None:
-        if self._running.get(key, ("", None))[1] is task:
-            del self._running[key]
+    async def _run(self, key: tuple[str, str], session: SessionPlan, work: Work) -> None:
+        try:
+            outcome = await work(key[1], session)
+        finally:  # before it is reported, for whoever hears of it may ask again at once
+            if self._running.get(key, ("", None))[1] is asyncio.current_task():
+                del self._running[key]
+        self._report(outcome)
 
-    async def _prove(self, backend: str, session: SessionPlan) -> None:
+    async def _prove(self, backend: str, session: SessionPlan) -> Proved:
         try:
             async with asyncio.timeout(PROOF_S), self._room:
-                outcome = await self._look(backend, session)
+                return await self._look(backend, session)
         except TimeoutError:
-            outcome = _not(backend, session, f"the proof took longer than {PROOF_S:g} s")
+            return _not(backend, session, f"the proof took longer than {PROOF_S:g} s")
         except Exception as error:  # a driver's bug must cost its backend, not the daemon
             log.exception("proof_failed", backend=backend)
-            outcome = _not(backend, session, f"internal error: {type(error).__name__}")
-        self._report(outcome)
+            return _not(backend, session, f"internal error: {type(error).__name__}")
 
     async def _look(self, backend: str, session: SessionPlan) -> Proved:
         driver = self._drivers(backend, session)
@@ -114,7 +111,7 @@ class Prover:
             canary=token is not None,
         )
 
-    async def _challenge(self, backend: str, session: SessionPlan) -> None:
+    async def _challenge(self, backend: str, session: SessionPlan) -> Challenged:
         why = f"no answer within {CHALLENGE_S:g} s"
         try:
             async with asyncio.timeout(CHALLENGE_S), self._room:
@@ -127,7 +124,7 @@ class Prover:
             why = "internal error"
         if why:
             log.info("challenge_not_met", backend=backend, problem=why)
-        self._report(Challenged(backend, session.id, ok=not why))
+        return Challenged(backend, session.id, ok=not why)
 
     def _nonce(self) -> str:
         return f"{self._random.getrandbits(NONCE_BITS):0{NONCE_BITS // 4}x}"
