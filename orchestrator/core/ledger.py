@@ -133,21 +133,30 @@ def settle(state: MeterState, spec: MeterSpec, wall: float) -> MeterState:
 
 
 def forfeit(
-    state: MeterState, spec: MeterSpec, wall: float, *, at: float, on: bool = False
+    state: MeterState,
+    spec: MeterSpec,
+    wall: float,
+    *,
+    at: float,
+    on_since: float | None = None,
 ) -> MeterState:
     """Close the block that a crash left open: all of it is spent.
 
-    What is paid by time and was on until `at` has cost at least that. A low figure of the provider
-    must stand for an hour in which we were there.
+    What is paid by time and was on until `at` has cost at least that, block or no block. A low
+    figure of the provider must stand for an hour in which we were there.
     """
-    block, state = state.block, replace(state, low=None)
-    if block is None:
+    block, state = state.block, replace(state, low=None, block=None)
+    amount, since = 0.0, state.paid_until
+    if block is not None:
+        amount, since = max(block.amount, block.used), block.opened_at
+    if on_since is not None and spec.rate_per_hour is not None:
+        if block is None:
+            since = max(since, on_since)
+        amount = max(amount, spec.rate_per_hour * max(0.0, at - since) / 3600)
+    if amount <= 0:
         return state
-    amount = max(block.amount, block.used)
-    if on and spec.rate_per_hour is not None:
-        amount = max(amount, spec.rate_per_hour * (at - block.opened_at) / 3600)
-    closed = _spread(replace(state, block=None), spec, amount, wall)
-    accounted = _accounted(spec, replace(block, used=amount))
+    accounted = _accounted(spec, Block(amount, used=amount, opened_at=since))
+    closed = _spread(state, spec, amount, wall)
     return replace(closed, paid_until=max(state.paid_until, accounted))
 
 

@@ -180,9 +180,11 @@ class Play:
 
     def restart(self) -> None:
         self.alive, self.leave_at = True, None
-        at, on = self.t, self.on_since is not None
+        at = self.t
         self.state = ledger.timed(self.stored, at, at + self.skew)
-        self.state = self.rules.forfeit(self.state, self.spec, self.wall, at=at, on=on)
+        self.state = self.rules.forfeit(
+            self.state, self.spec, self.wall, at=at, on_since=self.on_since
+        )
         self.stored = self.state
 
     def jump(self, seconds: float, lasts: float) -> None:
@@ -270,7 +272,7 @@ TestMeters.settings = settings(max_examples=60, stateful_step_count=30, deadline
 
 
 def _forgotten(
-    state: MeterState, spec: MeterSpec, wall: float, *, at: float, on: bool = False
+    state: MeterState, spec: MeterSpec, wall: float, *, at: float, on_since: float | None = None
 ) -> MeterState:
     return replace(state, block=None, paid_until=at)
 

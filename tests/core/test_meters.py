@@ -109,10 +109,16 @@ def test_restarts_in_quick_succession_forfeit_one_block_and_not_one_each():
 def test_a_daemon_that_was_away_pays_for_what_was_on_meanwhile():
     state = on_for(MeterState("k"), GPU, MONDAY, 1)
     back = MONDAY + 5 * HOUR
-    assert used(forfeit(state, GPU, back, at=back, on=True), back) == pytest.approx(5)
+    assert used(forfeit(state, GPU, back, at=back, on_since=MONDAY), back) == pytest.approx(5)
     assert used(forfeit(state, GPU, back, at=back), back) <= 1.25
     later = ran(forfeit(state, GPU, back, at=back), GPU, MONDAY, back, back)
     assert used(later, back) == pytest.approx(5)  # it turns out to be the same life
+
+
+def test_a_crash_before_the_first_block_was_stored_costs_what_was_on():
+    back = MONDAY + 2 * HOUR
+    state = forfeit(MeterState("k"), GPU, back, at=back, on_since=MONDAY)
+    assert used(state, back) == pytest.approx(2)
 
 
 def test_what_was_on_before_it_was_heard_of_is_paid_from_its_start():
@@ -147,7 +153,7 @@ def test_time_before_a_reset_is_not_charged_after_it_though_nobody_was_there():
     sunday = MONDAY + 7 * 86400 - 2 * HOUR
     state = ran(MeterState("k"), GPU, sunday, sunday, sunday)
     back = sunday + 3 * HOUR
-    assert used(forfeit(state, GPU, back, at=back, on=True), back) == pytest.approx(1)
+    assert used(forfeit(state, GPU, back, at=back, on_since=sunday), back) == pytest.approx(1)
 
 
 def test_a_clock_that_goes_back_over_a_reset_gives_nothing_twice():
