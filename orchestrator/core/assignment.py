@@ -17,6 +17,7 @@ from orchestrator.core.model import (
     Notice,
     NoticeKind,
     Phase,
+    PowerPhase,
     Rotation,
     Service,
     ServiceState,
@@ -25,6 +26,14 @@ from orchestrator.core.model import (
 )
 
 FRESH_S = 10.0  # after a start, how long a preferred backend's first word is waited for
+
+
+def margin_s(spec: Backend, service: Service) -> float:
+    """Say with how little time left a backend is about to end: a move must be over by then."""
+    if service.dns is None:
+        return spec.drain_margin_s
+    turn = service.rotation
+    return max(spec.drain_margin_s, turn.verify_s + service.dns.ttl_s + turn.drain_s)
 
 
 def candidate(draft: Draft, spec: Backend, service: Service) -> Candidate:
@@ -41,7 +50,7 @@ def candidate(draft: Draft, spec: Backend, service: Service) -> Candidate:
         barred=barred,
         suspect=suspect,
         drained=state.drained,
-        ending=ends_at is not None and ends_at - draft.at <= spec.drain_margin_s,
+        ending=ends_at is not None and ends_at - draft.at <= margin_s(spec, service),
         ok_since=state.ok_since,
         wait_s=rules.failback_wait_s(state, service.failback_after_s, draft.at),
         flapping=rules.flap_level(state, draft.at) > 0,
@@ -62,6 +71,8 @@ def _barred(draft: Draft, spec: Backend, state: BackendState) -> tuple[str, bool
         )
     if state.exhausted_until is not None and state.exhausted_until > draft.at:
         return "its quota is spent", False
+    if state.power is not None and spec.powered and state.power.phase is PowerPhase.STOPPING:
+        return "it is being stopped", False
     if state.session is not None:
         standing = lease(state.session, draft.at)
         if standing is Lease.OUT:

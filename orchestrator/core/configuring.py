@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from orchestrator.core import power
 from orchestrator.core.draft import Draft, pools
 from orchestrator.core.events import ProbeSoon, Reconfigured
 from orchestrator.core.health import ALIVE
@@ -25,12 +26,17 @@ from orchestrator.core.model import (
 from orchestrator.core.rotation import rewound
 from orchestrator.core.sessions import drop_pending, end, tokens_of, woken
 
+REMOVED = "its backend is not configured any more"
+
 
 def reconfigured(draft: Draft, event: Reconfigured) -> None:
     """Take a new configuration: new ones are looked at, gone ones are left."""
     old, new = draft.config, event.config
     draft.config, draft.pools = new, pools(new)
     for name in old.backends.keys() - new.backends.keys():
+        power.abandon(draft, name)
+        drop_pending(draft, name, REMOVED)
+        end(draft, name, REMOVED)
         draft.backends[name] = None
         draft.stirred[name] = None
     for name in new.backends:
@@ -87,6 +93,7 @@ def _elsewhere(state: BackendState, at: float) -> BackendState:
         generation=state.generation,
         power=state.power,
         boots=state.boots,
+        hand_starts=state.hand_starts,
     )
 
 
@@ -171,7 +178,8 @@ def _woken(stored: BackendState, spec: Backend, at: float) -> BackendState:
         session=replace(session, beat_at=at, challenged_at=None) if session else None,
         pending=stored.pending if spec.registers else None,
         generation=stored.generation,
-        power=stored.power,
+        power=power.woken(stored.power, at),
         boots=stored.boots,
+        hand_starts=stored.hand_starts,
         health=Health.UNKNOWN,
     )

@@ -20,6 +20,7 @@ from orchestrator.core.model import (
     Token,
     World,
 )
+from orchestrator.core.powering import PowerCommand, PowerEffect, PowerReported
 
 # ── events ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -349,6 +350,7 @@ Command = (
     | Tell
     | MintToken
     | RevokeTokens
+    | PowerCommand
 )
 Event = (
     Observed
@@ -366,6 +368,7 @@ Event = (
     | NoticesSent
     | Flagged
     | Reconfigured
+    | PowerReported
     | Command
 )
 
@@ -431,13 +434,6 @@ class Deliver:
     """There are notices to send."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """A rotation has drained this backend: it may be stopped."""
-
-    backend: str
-
-
 Effect = (
     ProbeSoon
     | CanarySoon
@@ -448,7 +444,7 @@ Effect = (
     | CheckName
     | Reconcile
     | Deliver
-    | Stop
+    | PowerEffect
 )
 
 

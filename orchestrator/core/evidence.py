@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import cast
 
 from orchestrator.core import health as rules
+from orchestrator.core import power
 from orchestrator.core.draft import Draft
 from orchestrator.core.events import (
     AskControls,
@@ -35,7 +36,7 @@ from orchestrator.core.model import (
     Verdict,
 )
 from orchestrator.core.rotation import rewind
-from orchestrator.core.sessions import current
+from orchestrator.core.sessions import LOADING_S, current
 
 FRESH_EVIDENCE_S = 1.0  # being online this long before a failure began still counts
 REMOTE_OK_EVERY_S = 0.5  # how finely the last remote success is remembered
@@ -103,6 +104,7 @@ def changed(draft: Draft, before: BackendState, after: BackendState) -> None:
     """Put a backend's new state, and have its services looked at if it can serve differently."""
     if after is before:
         return
+    after = power.expected(before, after)
     moved = after.health is not before.health
     kept = moved or after.falls != before.falls or after.denied != before.denied
     kept = kept or after.cooldown_until != before.cooldown_until or after.session != before.session
@@ -255,6 +257,7 @@ def traffic(draft: Draft, event: Traffic) -> None:
         _passive(draft, event.failed[0], Verdict.FAILED, event.detail)
     if event.served is not None and event.served not in event.failed:
         _passive(draft, event.served, Verdict.OK, "")
+    power.worked(draft, event.served)
 
 
 def _passive(draft: Draft, name: str, verdict: Verdict, detail: str) -> None:
@@ -285,6 +288,8 @@ def heartbeat(draft: Draft, event: Heartbeat) -> None:
     fresh = _beaten(draft, session, event)
     durable = fresh.ends_at != session.ends_at or fresh.orders != session.orders
     if state.session is not session:
+        if event.loading and draft.at - session.registered_at < LOADING_S:
+            fresh = replace(fresh, loading_at=draft.at)
         draft.put_backend(replace(state, pending=fresh), durable=durable)
         if event.ready and not session.ready:
             draft.do(Prove(event.backend))

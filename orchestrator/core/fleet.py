@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from orchestrator.core import commands, evidence, notices, publishing, sessions
+from orchestrator.core import commands, evidence, notices, power, provider, publishing, sessions
 from orchestrator.core.assignment import FRESH_S
 from orchestrator.core.configuring import reconfigured, resumed
 from orchestrator.core.draft import NOTHING, Draft, apply
@@ -54,6 +54,7 @@ from orchestrator.core.model import (
     Now,
     ServiceState,
 )
+from orchestrator.core.powering import Halt, PowerReported, Start
 from orchestrator.core.refusal import Refused
 from orchestrator.core.review import START_S, review
 from orchestrator.core.rotation import rewind
@@ -146,6 +147,7 @@ def _tick(draft: Draft, event: Tick) -> None:
     paused_until = draft.world.paused_until
     if paused_until is not None and draft.at >= paused_until:
         commands.end_pause(draft, "the pause is over")
+    power.watch(draft)
     for name, state in draft.fleet.services.items():
         _watch_service(draft, name, state)
     if int(draft.at) % SLOWLY_S == 0:
@@ -220,6 +222,8 @@ def _watch_incidents(draft: Draft) -> None:
     for name, backend in draft.fleet.backends.items():
         if backend.session is not None and backend.session.ends_at is not None:
             draft.stirred[name] = None
+        if backend.power is not None and (backend.power.detail or backend.power.stop_at):
+            draft.stirred[name] = None
 
 
 def _orphan(draft: Draft, incident: Incident) -> bool:
@@ -288,4 +292,7 @@ HANDLERS: dict[type, Callable[[Draft, Any], None]] = {
     Tell: sessions.tell,
     MintToken: sessions.mint,
     RevokeTokens: sessions.revoke,
+    PowerReported: provider.reported,
+    Start: power.start,
+    Halt: power.halt,
 }

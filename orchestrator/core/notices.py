@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from orchestrator.core import demand
 from orchestrator.core.draft import Draft
 from orchestrator.core.events import Deliver
 from orchestrator.core.health import ALIVE, flap_level
@@ -19,11 +20,14 @@ from orchestrator.core.model import (
     Incident,
     Notice,
     NoticeKind,
+    PowerPhase,
     ServiceState,
     Severity,
     Tier,
 )
 
+UNREAD_S = 900.0  # a provider that does not say for so long how a backend is
+STOPPING_S = 600.0  # what is stopped is off by then
 PATIENCE_S = 300.0  # a DNS API out of reach is told after this long: discovery and gateway go on
 TIERS = list(Tier)
 FLAGS: Mapping[str, Severity] = {
@@ -40,6 +44,8 @@ OF_BACKEND = (
     "models_missing",
     "flapping",
     "session_ending",
+    "start_failed",
+    "stop_failed",
 )
 OF_SERVICE = (
     "service_down",
@@ -128,7 +134,11 @@ def _of_backend(draft: Draft, name: str) -> Iterator[Wrong]:
     params = {"backend": name, "reason": state.reason}
     quiet = _explained(draft, name) or not draft.world.settled
     was_open = draft.incident(f"backend_down:{name}") is not None
-    if state.health is Health.DOWN or (was_open and state.health not in ALIVE):
+    # What registers and was not lost is not broken: nobody has started it.
+    resting = demand.resting(spec, state) or (
+        spec.registers and state.session is None and not was_open
+    )
+    if not resting and (state.health is Health.DOWN or (was_open and state.health not in ALIVE)):
         yield Wrong("backend_down", name, Severity.WARNING, params, quiet=quiet)
     if state.denied:
         denied = {"backend": name, "reason": state.denied}
@@ -148,7 +158,28 @@ def _of_backend(draft: Draft, name: str) -> Iterator[Wrong]:
         left_s = session.ends_at - draft.at
         if 0 < left_s <= spec.warn_before_s:
             ending = {"backend": name, "ends_at": f"{session.ends_at:.0f}"}
+            if spec.restart_url is not None:
+                ending["url"] = spec.restart_url
             yield Wrong("session_ending", name, Severity.WARNING, ending)
+    if spec.powered:
+        yield from _of_power(draft, state)
+
+
+def _of_power(draft: Draft, state: BackendState) -> Iterator[Wrong]:
+    """Say what is wrong with starting and stopping it."""
+    power = state.power
+    if power is None or draft.isolated_from(draft.config.backends[state.name]):
+        return
+    up = power.phase is PowerPhase.ON and power.booted and state.health in ALIVE
+    read_at = power.confirmed_at if power.confirmed_at is not None else draft.world.started_at
+    unread = bool(power.detail) and draft.at - read_at >= UNREAD_S
+    if (power.failures and not up) or unread:
+        retry = "" if power.retry_at is None else f"{power.retry_at:.0f}"
+        failed = {"backend": state.name, "reason": power.detail, "retry_at": retry}
+        yield Wrong("start_failed", state.name, Severity.WARNING, failed)
+    if power.phase is PowerPhase.STOPPING and draft.at - power.since >= STOPPING_S:
+        lasting = {"backend": state.name, "reason": power.detail or power.why}
+        yield Wrong("stop_failed", state.name, Severity.CRITICAL, lasting)
 
 
 def _flapping(state: BackendState, level: int) -> Wrong:
@@ -194,16 +225,29 @@ def _restart(draft: Draft, state: ServiceState) -> Iterator[Wrong]:
         return
     specs = draft.config.backends
     serving = specs.get(state.active or "")
+    was = draft.incident(f"restart_needed:{state.name}")
     reached = len(TIERS) if serving is None else TIERS.index(serving.tier)
+    if _comes_by_itself(draft, state.name, reached):
+        return
     for name in draft.config.services[state.name].backends:
         spec, backend = specs[name], draft.backend(name)
-        if spec.restart_url is None or backend.drained or backend.health is not Health.DOWN:
+        asked = name == was.params.get("backend") if was is not None else False
+        coming = backend.health is Health.STARTING and spec.registers and asked
+        off = backend.health is Health.DOWN or coming  # what registered has not proved itself yet
+        if spec.restart_url is None or backend.drained or not off:
             continue
         if TIERS.index(spec.tier) < reached:
             params = {"backend": name, "url": spec.restart_url, "reason": backend.reason}
             severity = Severity.CRITICAL if serving is None else Severity.WARNING
             yield Wrong("restart_needed", state.name, severity, params)
             return
+
+
+def _comes_by_itself(draft: Draft, service: str, reached: int) -> bool:
+    """Say whether something cheaper than what serves comes without a human."""
+    specs = draft.config.backends
+    able = (one for one in draft.config.services[service].backends if specs[one].powered)
+    return any(TIERS.index(specs[n].tier) < reached and demand.hopeful(draft, n) for n in able)
 
 
 def _dns(draft: Draft, state: ServiceState) -> Iterator[Wrong]:

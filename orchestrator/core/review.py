@@ -9,6 +9,7 @@ from orchestrator.core import rotation
 from orchestrator.core.assignment import (
     FRESH_S,
     assign,
+    margin_s,
     next_epoch,
     pool_of,
     resets,
@@ -131,7 +132,8 @@ def _soonest(
             times.append(rules.calmer_at(backend, draft.at))
         session = backend.session
         if session is not None and session.ends_at is not None:
-            margin = session.ends_at - draft.config.backends[one.name].drain_margin_s
+            spec, service = draft.config.backends[one.name], draft.config.services[state.name]
+            margin = session.ends_at - margin_s(spec, service)
             times += [time for time in (margin, session.ends_at) if time > draft.at]
     return min(times, default=None)
 

@@ -7,8 +7,10 @@ from dataclasses import replace
 from orchestrator.core.assignment import assign, candidate, failed
 from orchestrator.core.choice import Candidate, Rank, trouble
 from orchestrator.core.draft import Draft
-from orchestrator.core.events import CanarySoon, CheckName, ProbeSoon, Stop
+from orchestrator.core.events import CanarySoon, CheckName, ProbeSoon
 from orchestrator.core.model import Health, Phase, Rotation, ServiceState
+from orchestrator.core.power import drained
+from orchestrator.core.powering import Stop
 
 CANARY_WAIT_S = 90.0  # a rotation's next one must complete a canary by then
 VERIFY_LIMIT_S = 300.0
@@ -84,6 +86,7 @@ def advance(draft: Draft, name: str) -> None:
         draft.put_service(replace(state, rotation=None), durable=True)
         draft.note("rotation_done", name, f"{name}: {turn.old} is drained")
         draft.do(Stop(turn.old))
+        drained(draft, turn.old)
 
 
 def _after_canary(draft: Draft, name: str, turn: Rotation, new: Candidate) -> None:

@@ -22,7 +22,6 @@ from orchestrator.core.events import (
     Reconcile,
     Reconfigured,
     Resume,
-    Stop,
     Switchover,
     SyncDns,
     Tick,
@@ -44,6 +43,7 @@ from orchestrator.core.model import (
     Tier,
     Verdict,
 )
+from orchestrator.core.powering import Stop
 from tests.core.worlds import DNS, START, World, backend, config, restarted
 
 BAD = Verdict.FAILED

@@ -15,10 +15,10 @@ from orchestrator.core.events import (
     PinTo,
     Reconfigured,
     Resume,
-    Stop,
     Switchover,
 )
 from orchestrator.core.model import Health, HealthPolicy, Phase, Source, Verdict
+from orchestrator.core.powering import Stop
 from tests.core.worlds import DNS, World, backend, config
 
 BAD = Verdict.FAILED

@@ -367,7 +367,7 @@ FISH = (
         "left only at its end",
         "who serves has its deadline further away than its drain margin",
         ASSIGNMENT,
-        "ending=ends_at is not None and ends_at - draft.at <= spec.drain_margin_s,",
+        "ending=ends_at is not None and ends_at - draft.at <= margin_s(spec, service),",
         "ending=ends_at is not None and ends_at - draft.at <= 0.0,",
         ("rules",),
     ),

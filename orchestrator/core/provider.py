@@ -1,0 +1,193 @@
+"""What a provider says of a backend that aion starts and stops, taken into account.
+
+Unknown is not off: while it cannot be read how a backend is, nothing is concluded and nothing is
+started. A reading that was begun before the last thing asked for says nothing of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from orchestrator.core import demand, power
+from orchestrator.core.draft import Draft
+from orchestrator.core.events import ProbeSoon, Rewire
+from orchestrator.core.model import Power, PowerPhase
+from orchestrator.core.powering import Ask, PowerReport, PowerReported, Snag
+
+LAG_S = 30.0  # a provider may still say "off" for so long after it took a start
+SHORT_S = 600.0  # what went off by itself so soon after its start has failed
+ASK_AGAIN_S = 30.0  # a provider that could not say how a backend is
+LONGEST_S = 900.0
+
+
+def reported(draft: Draft, event: PowerReported) -> None:
+    """Take a provider's answer."""
+    name = event.backend
+    if name not in draft.fleet.backends or not draft.config.backends[name].powered:
+        return
+    known = power.of(draft.backend(name))
+    if known.asked_at is not None and event.began_at < known.asked_at:
+        return
+    if event.ask is Ask.START:
+        _started(draft, name, known, event)
+    elif event.ask is Ask.STOP:
+        _stopped(draft, name, known, event)
+    else:
+        _read(draft, name, known, event)
+
+
+def _started(draft: Draft, name: str, known: Power, event: PowerReported) -> None:
+    report = event.report
+    if known.phase is not PowerPhase.STARTING or known.launch != event.launch:
+        return
+    if report.snag is Snag.NONE:
+        draft.note("power_asked", name, f"{name}: its provider took the start {known.launch}")
+        phase = PowerPhase.ON if report.phase is PowerPhase.ON else PowerPhase.STARTING
+        power.put(draft, name, durable=True, answered=True, phase=phase, detail=report.detail)
+        _at(draft, name, report.address)
+        draft.do(ProbeSoon(name))
+    elif report.snag is Snag.LOST:
+        power.put(draft, name, durable=True, detail=report.detail, look_at=draft.at)
+        text = f"{name}: nobody knows whether it was started ({report.detail}); its provider is"
+        draft.note("power_unknown", name, f"{text} asked before anything else")
+    else:
+        power.off(draft, name)
+        power.failed(draft, name, _why(report), report.retry_after_s or 0.0)
+
+
+def _stopped(draft: Draft, name: str, known: Power, event: PowerReported) -> None:
+    if known.phase is not PowerPhase.STOPPING:
+        return
+    report = event.report
+    if report.snag is not Snag.NONE:
+        power.put(draft, name, durable=True, detail=_why(report))
+        draft.note("power_stop_failed", name, f"{name} could not be stopped: {_why(report)}")
+    elif report.phase is PowerPhase.OFF:
+        _is_off(draft, name, known, event)
+    else:
+        power.put(draft, name, answered=True, detail=report.detail, look_at=draft.at)
+
+
+def _why(report: PowerReport) -> str:
+    words = {
+        Snag.QUOTA: "what may be used there is used up",
+        Snag.STOCKOUT: "nothing is free there",
+        Snag.DENIED: "it does not let us",
+        Snag.TRANSIENT: "it could not just now",
+        Snag.LOST: "it gave no answer",
+    }.get(report.snag, "")
+    return f"{words}: {report.detail}" if words and report.detail else report.detail or words
+
+
+# ── how it is ───────────────────────────────────────────────────────────────────────────────────
+
+
+def _read(draft: Draft, name: str, known: Power, event: PowerReported) -> None:
+    report = event.report
+    reader = READERS.get(report.phase)
+    if report.snag is not Snag.NONE or reader is None:
+        _unread(draft, name, known, report)
+        return
+    power.put(draft, name, confirmed_at=draft.at)
+    reader(draft, name, known, event)
+    now = power.of(draft.backend(name))
+    power.put(draft, name, look_at=power.next_look(now, draft.at))
+    if report.phase is not PowerPhase.OFF:
+        _at(draft, name, report.address)
+
+
+def _unread(draft: Draft, name: str, known: Power, report: PowerReport) -> None:
+    why = f"its provider does not say how it is: {_why(report) or 'no answer'}"
+    wait_s = max(ASK_AGAIN_S, min(report.retry_after_s or 0.0, LONGEST_S))
+    power.put(draft, name, detail=why, look_at=draft.at + wait_s)
+    draft.stirred[name] = None
+    if known.detail != why:
+        draft.note("power_unread", name, f"{name}: {why}")
+
+
+def _is_off(draft: Draft, name: str, known: Power, event: PowerReported) -> None:
+    if known.phase is PowerPhase.OFF:
+        return
+    launched = known.launched_at if known.launched_at is not None else draft.at
+    if known.phase is PowerPhase.STARTING and event.began_at - launched < LAG_S:
+        return
+    stopping, ours = known.phase is PowerPhase.STOPPING, bool(known.launch)
+    power.off(draft, name)
+    if stopping or not ours:
+        why = f"it is off: {known.why}" if stopping and known.why else "it is off"
+        power.put(draft, name, why=known.why if stopping else "")
+        draft.note("power_off", name, f"{name}: {why}")
+    elif not known.answered:
+        text = f"{name}: {known.launch} never began, so another start is no second one"
+        draft.note("power_off", name, text)
+    elif not known.booted or draft.at - launched < SHORT_S:
+        power.failed(draft, name, event.report.detail or "it went off by itself")
+    else:
+        draft.note("power_lost", name, f"{name} went off by itself")
+
+
+def _is_on(draft: Draft, name: str, known: Power, event: PowerReported) -> None:
+    seen = event.report.launch
+    is_ours = demand.ours(draft.config.instance, name, seen)
+    if known.phase is PowerPhase.STOPPING:
+        power.put(draft, name, answered=True)
+    elif is_ours and seen != known.launch:
+        _adopt(draft, name, event)
+    elif seen and not is_ours and known.launch:
+        # Somebody else's runs there in place of ours; theirs is left alone.
+        power.off(draft, name)
+        power.put(draft, name, durable=True, phase=PowerPhase.ON)
+        draft.note("power_foreign", name, f"{name} runs {seen}, which is not ours")
+    elif known.phase is not PowerPhase.ON:
+        phase = event.report.phase
+        if phase is not known.phase or not known.answered:
+            power.put(draft, name, durable=True, phase=phase, answered=True)
+        if not known.launch and phase is not known.phase:
+            draft.note("power_on", name, f"{name} was started by somebody else: it is left alone")
+
+
+def _adopt(draft: Draft, name: str, event: PowerReported) -> None:
+    """Take one of ours that we knew nothing of; it is stopped unless somebody needs it."""
+    power.put(
+        draft,
+        name,
+        durable=True,
+        phase=event.report.phase,
+        since=draft.at,
+        launch=event.report.launch,
+        answered=True,
+        launched_at=draft.at,
+        deadline_at=draft.at + power.SLOWEST_S,
+        booted=False,
+        stray=True,
+        idle_since=None,
+        why="it ran already",
+    )
+    text = f"{name} runs {event.report.launch}, which is ours and was not known"
+    draft.note("power_found", name, text)
+
+
+def _is_stopping(draft: Draft, name: str, known: Power, event: PowerReported) -> None:
+    if known.phase is PowerPhase.ON and event.began_at - (known.asked_at or 0.0) >= LAG_S:
+        power.put(draft, name, durable=True, phase=PowerPhase.STOPPING, since=draft.at, why="")
+        draft.note("power_going", name, f"{name} is going off by itself")
+        draft.touch(name)
+    else:
+        power.put(draft, name, answered=True)
+
+
+def _at(draft: Draft, name: str, address: str) -> None:
+    if address and address != power.of(draft.backend(name)).address:
+        power.put(draft, name, durable=True, address=address)
+        draft.note("power_address", name, f"{name} is at {address}")
+        draft.do(Rewire(name))
+        draft.do(ProbeSoon(name))
+        draft.touch(name)
+
+
+READERS: dict[PowerPhase, Callable[[Draft, str, Power, PowerReported], None]] = {
+    PowerPhase.OFF: _is_off,
+    PowerPhase.ON: _is_on,
+    PowerPhase.STARTING: _is_on,
+    PowerPhase.STOPPING: _is_stopping,
+}
