@@ -55,6 +55,12 @@ def test_a_dead_backend_and_a_taken_port_fail_with_a_remedy(tmp_path):
     assert found["alerts"]["outcome"] == "ADVICE"
 
 
+def test_what_registers_itself_is_not_looked_for_without_its_session(tmp_path):
+    _, found = examined(tmp_path, 8765, more='[backends.colab]\nkind = "notebook"\n')
+    assert found["backend colab"]["outcome"] == "PASSED"
+    assert "aion session list" in found["backend colab"]["text"]
+
+
 def test_a_broken_file_fails_with_every_problem_and_nothing_else_is_looked_at(tmp_path):
     code, found = examined(tmp_path, 8765, more="nope = 1\nwrong = 2\n")
     assert code == 1
