@@ -248,8 +248,8 @@ class Session:
     itself after its lease lapsed, and whether it could. `generation` numbers the registrations of
     its backend; `secret` is the SHA-256 of its own token, hexadecimal, and `token` the id of the
     backend's token it was opened with. `tried_at`, `problem`: the last attempt to prove it before
-    it may serve, and why it failed. `seq`, `ready`, `state`, `busy`, `detail`: what its agent said
-    last.
+    it may serve, and why it failed. `loading_at`: when its agent last said, before that, that it
+    still loads. `seq`, `ready`, `state`, `busy`, `detail`: what its agent said last.
     """
 
     id: str
@@ -269,6 +269,7 @@ class Session:
     promoted_at: float | None = None
     tried_at: float | None = None
     problem: str = ""
+    loading_at: float | None = None
     seq: int = 0
     ready: bool = True
     state: str = ""
@@ -366,7 +367,8 @@ class BackendState:
     `cooldown_until`: it answers, but not for us, or not now. `falls`: when it went down within the
     last hour; `flap_level`: how often its failback wait is doubled. `session`: the one that proved
     itself; `pending`: the newest that registered and has not yet. `boots`: how many seconds its
-    last starts took, from being asked for to being up.
+    last starts took, from being asked for to being up; `hand_starts`: the same, of those that a
+    human was asked for, in operator hours.
     """
 
     name: str

@@ -71,6 +71,7 @@ class BackendRow(Row, table=True):
     generation: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
     power: str | None = None
     boots: str = Field(default="[]", sa_column_kwargs={"server_default": "[]"})
+    hand_starts: str = Field(default="[]", sa_column_kwargs={"server_default": "[]"})
 
 
 class TokenRow(Row, table=True):

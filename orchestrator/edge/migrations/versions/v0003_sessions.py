@@ -18,6 +18,9 @@ def upgrade() -> None:
     )
     op.add_column("backend", sa.Column("power", sa.String(), nullable=True))
     op.add_column("backend", sa.Column("boots", sa.String(), nullable=False, server_default="[]"))
+    op.add_column(
+        "backend", sa.Column("hand_starts", sa.String(), nullable=False, server_default="[]")
+    )
     op.create_table(
         "token",
         sa.Column("id", sa.String(), nullable=False),
