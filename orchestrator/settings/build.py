@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path as File
@@ -28,7 +29,7 @@ from orchestrator.settings.policies import policy
 from orchestrator.settings.positions import Path
 from orchestrator.settings.reading import Reading
 from orchestrator.settings.values import is_remote
-from orchestrator.web.carrier import HookSettings, WebSettings
+from orchestrator.web.carrier import HookSettings, RegisterSettings, WebSettings
 
 DEFAULT_SERVICE = "default"
 PROXY_TTL_S = 300.0  # Cloudflare's proxy: "within five minutes or less"
@@ -65,6 +66,8 @@ def build(reading: Reading, environ: Mapping[str, str]) -> Config:
             body_limit=server.body_limit,
             language=settings.language,
             hooks=_hooks(reading),
+            registering=_registering(reading),
+            clients={name: _digest(reading, ("clients", name, "key")) for name in settings.clients},
         ),
         database=database(reading, environ),
         state_dir=state,
@@ -86,6 +89,8 @@ def fleet(reading: Reading) -> FleetConfig:
         controls=len(settings.health.controls),
         interval_s=settings.health.interval,
         seeds=_seeds(reading),
+        operator_hours=_minutes(settings.alerts.operator_hours),
+        timezone=settings.timezone,
     )
 
 
@@ -238,6 +243,30 @@ def _hooks(reading: Reading) -> dict[str, HookSettings]:
         )
         for name, hook in reading.settings.hooks.items()
     }
+
+
+def _registering(reading: Reading) -> dict[str, RegisterSettings]:
+    return {
+        name: RegisterSettings(
+            allow_hosts=tuple(reading.options[name].allow_hosts),
+            allow_private=reading.options[name].allow_private,
+            access=reading.options[name].access,
+        )
+        for name, backend in reading.settings.backends.items()
+        if backend.kind in REGISTERS
+    }
+
+
+def _digest(reading: Reading, path: Path) -> str:
+    return hashlib.sha256(reading.secrets[path].encode()).hexdigest()
+
+
+def _minutes(window: tuple[dt.time, dt.time] | None) -> tuple[int, int] | None:
+    """Give a window of the day in minutes, from and until."""
+    if window is None:
+        return None
+    begin, end = (time.hour * 60 + time.minute for time in window)
+    return begin, end
 
 
 def _deadman(reading: Reading) -> DeadmanSettings | None:

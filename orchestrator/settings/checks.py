@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Iterator
 
 from backends import CANARYLESS, ENGINES, KINDS, REGISTERS
-from orchestrator.settings import credentials, dnschecks, hookchecks, keepalivechecks
+from orchestrator.settings import clientchecks, credentials, dnschecks, hookchecks, keepalivechecks
 from orchestrator.settings.policies import (
     METERED_REQUESTS,
     MONTH_S,
@@ -36,6 +36,7 @@ _NOT_YET = {
 def check(reading: Reading) -> None:
     """Add what is wrong to the reading's problems, and what surprises to its warnings."""
     groups = (_names, _server, _health, _backends, _services, _secrets)
+    groups = (*groups, clientchecks.check)
     for group in (*groups, dnschecks.check, hookchecks.check, keepalivechecks.check):
         reading.problems += group(reading)
     for notes in (_unused, _surprises, keepalivechecks.notes):
@@ -55,6 +56,7 @@ def _names(reading: Reading) -> Iterator[Problem]:
         "backends": reading.declared,
         "services": settings.services,
         "hooks": settings.hooks,
+        "clients": settings.clients,
     }
     for table, names in tables.items():
         seen: dict[str, str] = {}

@@ -34,12 +34,14 @@ def differences(old: Config, new: Config) -> list[Difference]:
         "DNS of service", {d.service: d for d in old.dns}, {d.service: d for d in new.dns}
     )
     found += _tables("hook", old.web.hooks, new.web.hooks)
+    found += _clients(old.web.clients, new.web.clients)
     found += [
         Difference(f"{what} change")
         for what, before, after in (
             ("the alerts", (old.alerts, old.fleet.alerts), (new.alerts, new.fleet.alerts)),
             ("the dead-man's ping settings", old.deadman, new.deadman),
             ("the controls", old.controls, new.controls),
+            ("the operator's hours", old.fleet.operator_hours, new.fleet.operator_hours),
             ("the keep-alive pings", old.keepalive, new.keepalive),
         )
         if before != after
@@ -67,6 +69,13 @@ def differences(old: Config, new: Config) -> list[Difference]:
         if before != after
     ]
     return found
+
+
+def _clients(old: Mapping[str, str], new: Mapping[str, str]) -> list[Difference]:
+    found = [Difference(f"client `{name}` is added") for name in new if name not in old]
+    found += [Difference(f"client `{name}` is removed") for name in old if name not in new]
+    changed = (name for name in new if name in old and old[name] != new[name])
+    return [*found, *(Difference(f"client `{name}` changes: key") for name in changed)]
 
 
 def _tables(what: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Difference]:

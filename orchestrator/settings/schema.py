@@ -292,6 +292,13 @@ class Hook(Table):
     """GET and HEAD do it too, for schedulers that cannot POST."""
 
 
+class Client(Table):
+    """Somebody who may use what is served."""
+
+    key: Credential
+    """What it sends as a bearer; each client its own."""
+
+
 class Settings(BaseSettings):
     """The whole configuration, from the layers it is given: flags, environment, file."""
 
@@ -316,6 +323,7 @@ class Settings(BaseSettings):
     alerts: Alerts = Alerts()
     deadman: Deadman | None = None
     hooks: dict[str, Hook] = {}
+    clients: dict[str, Client] = {}
     backups: dict[str, Any] = {}
 
     @classmethod

@@ -41,7 +41,7 @@ PATH = re.compile(r"/sessions/([A-Za-z0-9_-]{8,64})(/heartbeat)?")
 class Carried(Said):
     """An order that the agent carried out, or could not."""
 
-    id: Annotated[int, Field(ge=0, le=2**53)]
+    id: Annotated[int, Field(ge=0, le=2**53, strict=False)]  # some keep it as text
     ok: bool
 
 

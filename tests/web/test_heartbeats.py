@@ -71,7 +71,7 @@ def test_orders_are_repeated_until_they_are_done_and_no_longer():
         both = [{"id": 1, "do": "save"}, {"id": 2, "do": "stop"}]
         for _ in range(3):
             assert (await agent.beats()).json()["commands"] == both
-        done = await agent.beats(done=[{"id": 1, "ok": True}])
+        done = await agent.beats(done=[{"id": "1", "ok": True}])
         assert done.json()["commands"] == both[1:], "acknowledged in this very beat"
         assert (await agent.beats()).json()["commands"] == both[1:]
         assert (await agent.beats(done=[{"id": 2, "ok": False}])).json()["commands"] == []
@@ -171,7 +171,7 @@ BAD = [
     {"tunnel_ready": ...},
     {"busy": -1},
     {"busy": True},
-    {"done": [{"id": "1", "ok": True}]},
+    {"done": [{"id": "one", "ok": True}]},
     {"done": [{"id": 1}]},
     {"done": [{"id": 1, "ok": True}] * 101},
     {"detail": None},
