@@ -13,6 +13,7 @@ from orchestrator.core.draft import Draft
 from orchestrator.core.durations import spoken
 from orchestrator.core.events import (
     Answer,
+    Deliver,
     Left,
     MintToken,
     Prove,
@@ -29,20 +30,25 @@ from orchestrator.core.model import (
     Do,
     FleetConfig,
     Health,
+    Notice,
+    NoticeKind,
     Order,
     PastSession,
     Session,
+    Severity,
     Token,
 )
 from orchestrator.core.refusal import Refused, known
 
-PENDING_S = 900.0  # a registration that did not prove itself by then is forgotten
+PENDING_S = 900.0  # a registration that did not prove itself by then is forgotten …
+LOADING_S = 3600.0  # … counted from when its agent last said that it loads, for so long at most
 PROOF_LIMIT_S = 90.0  # a proof takes less; then its answer was lost
 SLOWEST_RETRY_S = 15.0  # between proofs
 FORGOTTEN_S = 900.0  # a lapsed session that is silent and dead for so long is over
 LEAST_S = 60.0  # a run with less time left than this is not worth a registration
 ORDERS = 8  # told to one agent and not yet done
 WAITING = "nobody has registered"
+HELD = "proved, and waits until aion no longer only observes"
 BOOTS = 20  # starts whose duration is remembered
 
 
@@ -98,6 +104,7 @@ def register(draft: Draft, event: Register) -> None:
         token=event.token,
         registered_at=draft.at,
         tried_at=draft.at,
+        ready=False,  # so that its agent's first word that all works is news
         models=event.models,
         gpu=event.gpu,
         gpu_memory_mb=event.gpu_memory_mb,
@@ -131,7 +138,7 @@ def proved(draft: Draft, event: Proved) -> None:
     if event.ok and not _must_wait(draft, state):
         _promote(draft, state, pending, event)
         return
-    why = "proved, and waits until aion no longer only observes" if event.ok else event.detail
+    why = HELD if event.ok else event.detail
     if why != pending.problem:
         draft.note("proof_failed", event.backend, f"{event.backend} may not serve yet: {why}")
     draft.put_backend(replace(state, pending=replace(pending, tried_at=draft.at, problem=why)))
@@ -147,9 +154,6 @@ def _promote(draft: Draft, state: BackendState, pending: Session, event: Proved)
     if old is not None:
         _past(draft, state.name, old, f"generation {pending.generation} took over")
     session = replace(pending, promoted_at=draft.at, problem="", challenge_ok=False)
-    boots = state.boots
-    if state.health is Health.STARTING and state.power is not None and state.power.asked_at:
-        boots = (*boots, draft.at - state.power.asked_at)[-BOOTS:]
     fresh = BackendState(
         name=state.name,
         health=Health.UP,
@@ -167,7 +171,7 @@ def _promote(draft: Draft, state: BackendState, pending: Session, event: Proved)
         session=session,
         generation=state.generation,
         power=state.power,
-        boots=boots,
+        boots=state.boots,
     )
     draft.put_backend(fresh, durable=True)
     took = spoken(draft.at - pending.registered_at)
@@ -181,8 +185,29 @@ def _promote(draft: Draft, state: BackendState, pending: Session, event: Proved)
     if state.health is not Health.UP:
         text = f"{state.name} is up: {fresh.reason}"
         draft.note("health", state.name, text, old=state.health.value, new=Health.UP.value)
+    if old is not None and state.health in ALIVE and _host(old) != _host(pending):
+        _tell_takeover(draft, old, session, state.name)
     draft.do(Rewire(state.name))
     draft.touch(state.name)
+
+
+def _host(session: Session) -> str:
+    return session.url.partition("://")[2].lower()
+
+
+def _tell_takeover(draft: Draft, old: Session, new: Session, name: str) -> None:
+    """Tell whose place was taken while it was alive: had a token been stolen, it would look so."""
+    notice = Notice(
+        id=f"taken_over:{name}:{new.generation}",
+        kind=NoticeKind.MOVED,
+        topic="taken_over",
+        subject=name,
+        severity=Severity.INFO,
+        created_at=draft.at,
+        params={"backend": name, "host": _host(new), "old": _host(old)},
+    )
+    draft.notices[notice.id] = notice
+    draft.do(Deliver())
 
 
 # ── ending ──────────────────────────────────────────────────────────────────────────────────────
@@ -293,7 +318,9 @@ def _watch_pending(draft: Draft, state: BackendState) -> None:
     pending = state.pending
     assert pending is not None
     waited_s = draft.at - pending.registered_at
-    if waited_s >= PENDING_S:
+    idle_s = draft.at - max(pending.registered_at, pending.loading_at or 0.0)
+    held = pending.problem == HELD and draft.observing()
+    if idle_s >= PENDING_S and not held:
         drop_pending(
             draft, state.name, f"it did not prove itself: {pending.problem or 'no answer'}"
         )
