@@ -38,7 +38,9 @@ def columns(path: Path) -> dict:
     for name in names:
         for pragma in ("table_xinfo", "index_list", "foreign_key_list"):
             rows = db.execute(f"pragma {pragma}({name})").fetchall()
-            found[name, pragma] = sorted(rows) if pragma == "index_list" else rows
+            if pragma == "index_list":  # in no particular order: a table's indexes are a set
+                rows = sorted(row[1:] for row in rows)
+            found[name, pragma] = rows
         for index in db.execute(f"pragma index_list({name})").fetchall():
             found[name, index[1]] = db.execute(f"pragma index_xinfo({index[1]})").fetchall()
     found["autoincrement"] = sorted(
