@@ -1,0 +1,185 @@
+"""Each backend as something that can cover time: there already, or to be started, and by whom."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from orchestrator.core.health import ALIVE
+from orchestrator.core.meters import MeterSpec, Unit
+from orchestrator.core.model import (
+    Backend,
+    BackendState,
+    Fleet,
+    FleetConfig,
+    Health,
+    Now,
+    PowerPhase,
+    Session,
+    Tier,
+)
+from orchestrator.core.purses import Draws, draws_of
+from orchestrator.core.spans import Span
+
+BOOT_S = 300.0  # of a machine that was never started before
+BY_HAND_S = 600.0  # from asking a human to being up, where that was never measured
+COMING = (Health.UNKNOWN, Health.STARTING, Health.WARMING)
+DRAINED = "it is drained"
+TIERS = list(Tier)
+
+
+class Means(StrEnum):
+    """Who can start it."""
+
+    NOBODY = "nobody"
+    MACHINE = "machine"
+    HUMAN = "human"
+
+
+@dataclass(frozen=True, slots=True)
+class Cover:
+    """One backend, in Unix time.
+
+    `there`: when it is up without anybody's doing, None for never. `free_at`: before this a start
+    makes no sense. `warm`: it is on, so the first start costs no time. `takes_s`: from being asked
+    for to being up. `lasts_s`: one session, None without end. `url`: what a human opens. `why_not`:
+    why starting it is of no use, or ""; `reason`: why else it is not there.
+    """
+
+    backend: str
+    tier: int
+    priority: int
+    there: Span | None
+    means: Means
+    free_at: float
+    takes_s: float
+    lasts_s: float | None = None
+    warm: bool = False
+    draws: Draws = ()
+    usd_per_hour: float | None = None
+    url: str = ""
+    why_not: str = ""
+    reason: str = ""
+
+    @property
+    def turn(self) -> tuple[int, bool, int, str]:
+        """Cheapest tier first, what needs no human before what does, then by preference."""
+        return self.tier, self.means is Means.HUMAN, self.priority, self.backend
+
+
+def p90(values: Sequence[float], default: float) -> float:
+    """Give the value that nine of ten do not exceed."""
+    if not values:
+        return default
+    return sorted(values)[math.ceil(0.9 * len(values)) - 1]
+
+
+def covers_of(fleet: Fleet, now: Now, ends: float) -> list[Cover]:
+    """See every backend of some service this way, in the order in which they are called for."""
+    wanted = {name for service in fleet.config.services.values() for name in service.backends}
+    found = [
+        _cover(fleet.config, spec, fleet.backends.get(name) or BackendState(name), now, ends)
+        for name, spec in fleet.config.backends.items()
+        if name in wanted
+    ]
+    return sorted(found, key=lambda one: one.turn)
+
+
+def _cover(config: FleetConfig, spec: Backend, state: BackendState, now: Now, ends: float) -> Cover:
+    shift_s = now.wall - now.at
+    why_not = _never(spec, state)
+    means = Means.NOBODY if why_not else means_of(spec)
+    free_at, warm = now.wall, False
+    there = None if why_not else _there(spec, state, now, ends)
+    barred = max(state.exhausted_until or 0.0, state.cooldown_until or 0.0) + shift_s
+    if there is not None and barred > there[0]:
+        there = (barred, there[1]) if barred < there[1] else None
+    free_at = max(free_at, barred)
+    power = state.power
+    if power is not None and power.retry_at is not None:
+        free_at = max(free_at, power.retry_at + shift_s)
+    if there is not None and means is Means.MACHINE:
+        if there[1] >= ends:  # on without an end: kept on while it is needed, and no longer
+            there, warm, free_at = None, True, max(free_at, there[0])
+        else:
+            free_at = max(free_at, there[1])
+    by_hand = means is Means.HUMAN
+    return Cover(
+        backend=spec.name,
+        tier=TIERS.index(spec.tier),
+        priority=spec.priority,
+        there=there,
+        means=means,
+        free_at=free_at,
+        takes_s=p90(state.hand_starts, BY_HAND_S) if by_hand else p90(state.boots, BOOT_S),
+        lasts_s=spec.session_s,
+        warm=warm,
+        draws=draws_of(config.meters, spec.name),
+        usd_per_hour=price_of(config.meters.values(), spec.name),
+        url=spec.restart_url or "",
+        why_not=why_not,
+        reason="only the operator starts it" if spec.powered else state.reason,
+    )
+
+
+def means_of(spec: Backend) -> Means:
+    """Say who can start this backend. What costs money is not asked of a human in advance."""
+    if spec.powered and spec.auto_start:
+        return Means.MACHINE
+    if spec.restart_url is not None or spec.registers or (spec.powered and spec.tier is Tier.FREE):
+        return Means.HUMAN
+    return Means.NOBODY
+
+
+def price_of(specs: Iterable[MeterSpec], backend: str) -> float | None:
+    """Give what an hour of being on costs in USD; None where nobody said."""
+    for spec in specs:
+        if spec.backend == backend and spec.unit is Unit.USD and spec.rate_per_hour is not None:
+            return float(spec.rate_per_hour)
+    return None
+
+
+def _never(spec: Backend, state: BackendState) -> str:
+    """Say why it covers nothing however long one waits, or ""."""
+    if not spec.assignable:
+        return "it is reached through the gateway only"
+    if state.drained:
+        return DRAINED
+    return f"it refuses us ({state.denied})" if state.denied else ""
+
+
+def _there(spec: Backend, state: BackendState, now: Now, ends: float) -> Span | None:
+    """Say from when to when it is up with nobody doing anything, in Unix time."""
+    shift_s = now.wall - now.at
+    if spec.registers:
+        lives = [state.session if state.health in ALIVE else None, state.pending]
+        until = [_end_of(one, shift_s, ends) for one in lives if one is not None]
+        if not until:
+            return _booting(spec, state, now, ends)
+        return (now.wall, max(until)) if max(until) > now.wall else None
+    if state.power is not None and state.power.phase is PowerPhase.STARTING:
+        return _booting(spec, state, now, ends)
+    if state.power is not None and state.power.phase in (PowerPhase.OFF, PowerPhase.STOPPING):
+        return None
+    if state.health not in ALIVE and state.health not in COMING:
+        return None
+    if spec.powered and state.health not in ALIVE and state.power is None:
+        return None
+    return now.wall, ends
+
+
+def _booting(spec: Backend, state: BackendState, now: Now, ends: float) -> Span | None:
+    """Say when a start under way is done and how long it lasts; None if none is."""
+    power = state.power
+    if power is None or power.phase is not PowerPhase.STARTING or power.asked_at is None:
+        return None
+    asked = power.asked_at + now.wall - now.at
+    up = max(now.wall, asked + p90(state.boots, BOOT_S))
+    over = ends if spec.session_s is None else min(ends, asked + spec.session_s)
+    return (up, over) if up < over else None
+
+
+def _end_of(session: Session, shift_s: float, ends: float) -> float:
+    return ends if session.ends_at is None else min(ends, session.ends_at + shift_s)

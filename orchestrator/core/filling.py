@@ -1,0 +1,223 @@
+"""Filling the hours of one tier: who is started for them, by a machine or by a human, and when.
+
+Time goes forward, as it will: at the first hour that nobody covers the best one that can be up by
+then is started. A machine's next run begins when the one before it is over, so it leaves a hole as
+long as its boot. A human's may begin while the old one lasts, for a new session supersedes the old
+one only once it has proved itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from orchestrator.core.coverage import Cover, Means
+from orchestrator.core.purses import Purses
+from orchestrator.core.spans import Span, joined, total_s, without
+
+WORTH_A_BOOT_S = 600.0  # nothing that runs out is started for less than this …
+WORTH_A_HUMAN_S = 900.0  # … and nobody is asked to start something for a shorter gap
+MOST_RUNS = 400  # of one backend in one plan
+ENDS, SPENT = "its session ends", "what it may use is spent"
+UNNEEDED, SUPERSEDED = "it is not needed any more", "a new session takes over"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One life of a backend, in Unix time.
+
+    `asked_at`: when it has to be started, None for one that goes on already. `why_over`: why it
+    does not last longer.
+    """
+
+    backend: str
+    up_at: float
+    ends_at: float
+    asked_at: float | None = None
+    by_hand: bool = False
+    why_over: str = ""
+
+
+@dataclass(slots=True, eq=False)
+class Starter:
+    """One backend while a plan is made: its runs so far, and the next one it could offer.
+
+    `ups`: when a human can have it up, somebody being awake. `lead_s`: how long before it is needed
+    it should be up.
+    """
+
+    cover: Cover
+    purses: Purses
+    lead_s: float
+    ups: list[Span] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
+
+    @property
+    def by_hand(self) -> bool:
+        return self.cover.means is Means.HUMAN
+
+    def goes_on(self) -> None:
+        """Take the run that goes on already, and what it uses until its end."""
+        if self.cover.there is None:
+            return
+        begins, until = self.cover.there
+        ends = self.purses.lasts(self.cover.draws, begins, until)
+        if ends > begins:
+            why = ENDS if ends >= until else SPENT
+            self.runs.append(Run(self.cover.backend, begins, ends, why_over=why))
+            self.purses.take(self.cover.draws, begins, ends)
+
+    def offer(self, at: float, ends: float) -> Run | None:
+        """Say which run could cover `at`, or what comes soonest after it; None: none can."""
+        if len(self.runs) >= MOST_RUNS or self.cover.means is Means.NOBODY:
+            return None
+        if self.by_hand:
+            return self._by_hand(at, ends) if ends - at >= WORTH_A_HUMAN_S else None
+        return self._kept(at, ends) or self._by_machine(at, ends)
+
+    def accept(self, run: Run) -> None:
+        """Do what was offered."""
+        last = self.runs[-1] if self.runs else None
+        draws = self.cover.draws
+        if last is not None and last.up_at == run.up_at:  # kept
+            self.purses.take(draws, last.ends_at, run.ends_at)
+            self.runs[-1] = run
+            return
+        if last is not None and run.up_at < last.ends_at:
+            self.purses.give(draws, run.up_at, last.ends_at)
+            self.runs[-1] = replace(last, ends_at=run.up_at, why_over=SUPERSEDED)
+        begins = run.up_at if self.by_hand or run.asked_at is None else run.asked_at
+        self.purses.take(draws, begins, run.ends_at)
+        self.runs.append(run)
+
+    # ── by machine ──────────────────────────────────────────────────────────────────────────────
+
+    def _kept(self, at: float, ends: float) -> Run | None:
+        """Keep the last run for a gap that comes so soon that stopping it would not pay."""
+        last = self.runs[-1] if self.runs else None
+        if last is None or last.asked_at is None:
+            return None
+        idle_s = at - last.ends_at
+        if not 0.0 <= idle_s <= self.lead_s + self.cover.takes_s + WORTH_A_BOOT_S:
+            return None
+        until = self._until(last.asked_at, last.ends_at, ends)
+        if until <= at:
+            return None
+        return replace(last, ends_at=until, why_over=self._why(last.asked_at, until, ends))
+
+    def _by_machine(self, at: float, ends: float) -> Run | None:
+        cover = self.cover
+        takes_s = 0.0 if cover.warm and not self.runs else cover.takes_s
+        earliest = max(self.runs[-1].ends_at, cover.free_at) if self.runs else cover.free_at
+        asked = max(earliest, at - self.lead_s - takes_s)
+        asked = self.purses.some_from(cover.draws, asked, takes_s + WORTH_A_BOOT_S)
+        if asked + takes_s >= ends:
+            return None
+        until = self._until(asked, asked, ends)
+        if until <= max(at, asked + takes_s):
+            return None
+        why = self._why(asked, until, ends)
+        return Run(cover.backend, asked + takes_s, until, asked, why_over=why)
+
+    def _until(self, began: float, at: float, ends: float) -> float:
+        lasts_s = self.cover.lasts_s
+        until = ends if lasts_s is None else min(ends, began + lasts_s)
+        return self.purses.lasts(self.cover.draws, at, until)
+
+    def _why(self, began: float, until: float, ends: float) -> str:
+        if until >= ends:
+            return UNNEEDED
+        over = self.cover.lasts_s is not None and until >= began + self.cover.lasts_s
+        return ENDS if over else SPENT
+
+    # ── by hand ─────────────────────────────────────────────────────────────────────────────────
+
+    def _by_hand(self, at: float, ends: float) -> Run | None:
+        """Offer to ask as late as is early enough; before bed, where the gap is in the night."""
+        before = [min(e, max(b, at - self.lead_s)) for b, e in self.ups if b <= at]
+        after = [b for b, _ in self.ups if at < b < ends]
+        for up in (*before[-1:], *after):
+            run = self._run_from(up, at)
+            if run is not None:
+                return run
+        return None
+
+    def _run_from(self, up: float, at: float) -> Run | None:
+        last, draws = (self.runs[-1] if self.runs else None), self.cover.draws
+        if last is not None and up <= last.up_at:
+            return None
+        again = last.ends_at if last is not None and up < last.ends_at else up
+        self.purses.give(draws, up, again)
+        until = self._until(up, up, math.inf)
+        self.purses.take(draws, up, again)
+        if until <= max(at, up):
+            return None
+        asked = up - self.cover.takes_s
+        why = self._why(up, until, math.inf)
+        return Run(self.cover.backend, up, until, asked, by_hand=True, why_over=why)
+
+
+def up_moments(cover: Cover, awake: Sequence[Span]) -> list[Span]:
+    """List when a human can have it up: asked for, and if possible up, within operator hours."""
+    first = cover.free_at + cover.takes_s
+    spans = ((b + cover.takes_s, max(e, b + cover.takes_s + 1.0)) for b, e in awake)
+    return joined((max(b, first), e) for b, e in spans)
+
+
+def reach(starter: Starter) -> list[Span]:
+    """List what a human could cover with it at all, however often it is asked for."""
+    lasts_s = starter.cover.lasts_s
+    return joined((b, math.inf if lasts_s is None else e + lasts_s) for b, e in starter.ups)
+
+
+def fill(pools: Sequence[tuple[list[Span], Sequence[Starter]]]) -> None:
+    """Start whatever is needed. Each pool: the gaps of a service, and who could fill them, in turn.
+
+    The gaps are cut down as they are filled.
+    """
+    todo = [list(gaps) for gaps, _ in pools]
+    while any(todo):
+        which = min((at for at, gaps in enumerate(todo) if gaps), key=lambda at: todo[at][0])
+        begins, ends = todo[which][0]
+        starter, run = _best(pools[which][1], begins, ends)
+        if starter is None or run is None:
+            todo[which] = todo[which][1:]
+            continue
+        if run.up_at > begins:  # till then nobody of this tier
+            todo[which] = without(todo[which], [(begins, min(run.up_at, ends))])
+        starter.accept(run)
+        span = [(run.up_at, run.ends_at)]
+        for at, (gaps, starters) in enumerate(pools):
+            if starter in starters:
+                gaps[:] = without(gaps, span)
+                todo[at] = without(todo[at], span)
+
+
+def _best(starters: Sequence[Starter], at: float, ends: float) -> tuple[Starter | None, Run | None]:
+    """Pick the first in turn that is up in time, else the one that is up soonest.
+
+    For the minutes that a machine takes to start again no human is asked. One that a machine starts
+    waits for the hours in which no human can help, if it would run out before those.
+    """
+    offers = [(one, run) for one in starters if (run := one.offer(at, ends)) is not None]
+    prompt = [(one, run) for one, run in offers if run.up_at <= at + WORTH_A_HUMAN_S]
+    hands = [(one, run) for one, run in prompt if one.by_hand]
+    for one, run in prompt:
+        if one.by_hand or not hands or not _scarce(one, run, starters, at):
+            return one, run
+    if prompt:
+        return hands[0]
+    return min(offers, key=lambda offer: offer[1].up_at, default=(None, None))
+
+
+def _scarce(one: Starter, run: Run, starters: Iterable[Starter], at: float) -> bool:
+    """Say whether after this run too little is left for the hours that no human can cover."""
+    over = one.purses.over(one.cover.draws, at)
+    if over is None:
+        return False
+    period_ends, left_s = over
+    reached = joined(span for other in starters if other.by_hand for span in reach(other))
+    alone_s = total_s(without([(min(run.ends_at, period_ends), period_ends)], reached))
+    began = run.up_at if run.asked_at is None else run.asked_at
+    return left_s - (run.ends_at - began) < alone_s
