@@ -172,6 +172,7 @@ def _promote(draft: Draft, state: BackendState, pending: Session, event: Proved)
         generation=state.generation,
         power=state.power,
         boots=state.boots,
+        hand_starts=state.hand_starts,
     )
     draft.put_backend(fresh, durable=True)
     took = spoken(draft.at - pending.registered_at)
