@@ -34,6 +34,7 @@ from orchestrator.core.events import (
     Flagged,
     NoticesSent,
     Observed,
+    Spent,
     Tick,
     Turn,
 )
@@ -46,7 +47,7 @@ INBOX = 4096
 TICK_S = 1.0
 BREATHE_EVERY = 64  # events handled before others on the event loop get a chance
 RETRY_S = 1.0
-RESULTS = (DnsConfirmed, DnsTroubled, NoticesSent, Flagged)  # never dropped, even if unstorable
+RESULTS = (DnsConfirmed, DnsTroubled, NoticesSent, Flagged, Spent)  # never dropped
 
 log = structlog.get_logger()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from orchestrator.core import power
+from orchestrator.core import metering, power
 from orchestrator.core.draft import Draft, pools
 from orchestrator.core.events import ProbeSoon, Reconfigured
 from orchestrator.core.health import ALIVE
@@ -61,6 +61,7 @@ def reconfigured(draft: Draft, event: Reconfigured) -> None:
         draft.put_service(_fitting(draft.service(name), new.services[name], new), durable=True)
     seeded = tokens_of(new, draft.fleet.tokens, draft.at)
     draft.tokens.update((key, seeded[key]) for key in seeded.keys() - draft.fleet.tokens.keys())
+    metering.reconfigured(draft)
     draft.note("reconfigured", "", "a new configuration is in force")
 
 
@@ -158,6 +159,7 @@ def resumed(
             review_at=None,
             rotation=rewound(turn, now.at) if turn is not None else None,
         )
+    metering.resumed(fleet, now)
     return fleet
 
 

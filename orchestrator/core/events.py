@@ -184,6 +184,21 @@ class Flagged:
 
 
 @dataclass(frozen=True, slots=True)
+class Spent:
+    """The edge counted this use since it last said so: meters with their amounts."""
+
+    amounts: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderSaid:
+    """A provider said how much of a meter is used."""
+
+    key: str
+    figure: float
+
+
+@dataclass(frozen=True, slots=True)
 class Reconfigured:
     """A new configuration is in force."""
 
@@ -367,6 +382,8 @@ Event = (
     | DnsTroubled
     | NoticesSent
     | Flagged
+    | Spent
+    | ProviderSaid
     | Reconfigured
     | PowerReported
     | Command

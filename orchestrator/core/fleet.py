@@ -6,7 +6,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from orchestrator.core import commands, evidence, notices, power, provider, publishing, sessions
+from orchestrator.core import (
+    commands,
+    evidence,
+    metering,
+    notices,
+    power,
+    provider,
+    publishing,
+    sessions,
+)
 from orchestrator.core.assignment import FRESH_S
 from orchestrator.core.configuring import reconfigured, resumed
 from orchestrator.core.draft import NOTHING, Draft, apply
@@ -34,10 +43,12 @@ from orchestrator.core.events import (
     Pause,
     PinTo,
     Proved,
+    ProviderSaid,
     Reconfigured,
     Register,
     Resume,
     RevokeTokens,
+    Spent,
     Switchover,
     SyncDns,
     Tell,
@@ -64,6 +75,7 @@ __all__ = ["apply", "resumed", "step"]
 GAP_S = 5.0  # not having run for longer than this is doubt about everything
 ASK_AGAIN_S = 2.0  # while isolated
 LOST_ANSWER_S = 10.0  # the controls answer well before; then the question itself was lost
+BOOT = 2  # in a tick's clocks
 SLOWLY_S = 5  # seconds between looks at what changes by time alone, in minutes or hours
 ROUNDS = 6  # how often one turn may look at a choice again; each look follows a change
 
@@ -151,6 +163,7 @@ def _tick(draft: Draft, event: Tick) -> None:
     for name, state in draft.fleet.services.items():
         _watch_service(draft, name, state)
     if int(draft.at) % SLOWLY_S == 0:
+        metering.watch(draft)
         notices.remind(draft)
         _watch_incidents(draft)
 
@@ -160,10 +173,12 @@ def _compare_clocks(
 ) -> None:
     """Notice a suspend (boot time ran on) and a step of the wall clock."""
     ran_s = after[0] - before[0]
-    for clock, name in ((2, "boot time"), (1, "the wall clock")):
+    for clock, name in ((BOOT, "boot time"), (1, "the wall clock")):
         jump_s = after[clock] - before[clock] - ran_s
         if abs(jump_s) > GAP_S:
             draft.change_world(tick=after)
+            if clock == BOOT and jump_s > 0:
+                metering.slept(draft, jump_s)
             _doubt(draft, f"{name} moved {jump_s:+.0f} s on its own")
             draft.change_world(tick=after)
             return
@@ -228,8 +243,8 @@ def _watch_incidents(draft: Draft) -> None:
 
 def _orphan(draft: Draft, incident: Incident) -> bool:
     """Say whether an incident's subject is gone from the configuration."""
-    known = (*notices.OF_BACKEND, *notices.OF_SERVICE)
-    names = (draft.config.backends, draft.config.services)
+    known = (*notices.OF_BACKEND, *notices.OF_SERVICE, *notices.OF_METER)
+    names = (draft.config.backends, draft.config.services, draft.config.meters)
     return incident.kind in known and not any(incident.subject in table for table in names)
 
 
@@ -275,6 +290,8 @@ HANDLERS: dict[type, Callable[[Draft, Any], None]] = {
     DnsTroubled: _for_service(publishing.troubled),
     NoticesSent: _sent,
     Flagged: _flagged,
+    Spent: metering.spent,
+    ProviderSaid: metering.provider_said,
     Reconfigured: reconfigured,
     Failover: commands.failover,
     Switchover: commands.switchover,

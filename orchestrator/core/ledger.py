@@ -156,16 +156,21 @@ def forfeit(
     if amount <= 0:
         return state
     accounted = _accounted(spec, Block(amount, used=amount, opened_at=since))
-    closed = _spread(state, spec, amount, wall)
+    closed = _spread(state, spec, amount, wall, max(0.0, accounted - at))
     return replace(closed, paid_until=max(state.paid_until, accounted))
 
 
-def _spread(state: MeterState, spec: MeterSpec, amount: float, wall: float) -> MeterState:
-    """Settle what was used until now; this period cannot have seen more than its own time's."""
+def _spread(
+    state: MeterState, spec: MeterSpec, amount: float, wall: float, ahead_s: float = 0.0
+) -> MeterState:
+    """Settle what was used until now; this period cannot have seen more than its own time's.
+
+    `ahead_s`: of which so much time is still to come.
+    """
     began = begins(spec.window, wall)
     if spec.rate_per_hour is None or began is None or spec.window.rolling:
         return _spend(state, spec, amount, wall)
-    recent = min(amount, spec.rate_per_hour * (wall - began) / 3600)
+    recent = min(amount, spec.rate_per_hour * (wall - began + ahead_s) / 3600)
     state = _spend(state, spec, amount - recent, wall, began)
     return _spend(state, spec, recent, wall)
 
@@ -305,4 +310,5 @@ def worth_storing(before: MeterState, after: MeterState) -> bool:
 def _lasting(state: MeterState) -> tuple[object, ...]:
     block = state.block
     opened = None if block is None else (block.amount, block.opened_at, block.until)
-    return state.slots, opened, state.paid_until, state.low, state.out, state.strange
+    believed_not = (state.low, state.strange)
+    return state.slots, opened, state.paid_until, state.out, state.unsaved, believed_not

@@ -99,6 +99,7 @@ class MeterState:
     of no use before a good part of it is back. `paces`: what was spent lately, for the forecast;
     there `until` is the start of its part of the time. `offset`: the wall clock
     less the steady one, as believed; `strange`: another one that it shows since then (steady).
+    `unsaved`: what a start made of it is not stored yet.
     """
 
     key: str
@@ -111,6 +112,7 @@ class MeterState:
     paces: tuple[Slot, ...] = ()
     offset: float | None = None
     strange: Reading | None = None
+    unsaved: bool = False
 
 
 # ── reading ─────────────────────────────────────────────────────────────────────────────────────
@@ -230,20 +232,27 @@ def forecast(state: MeterState, spec: MeterSpec, wall: float) -> float | None:
     return _gone(state, spec, wall, rate)
 
 
-def short(state: MeterState, spec: MeterSpec, wall: float) -> float | None:
-    """Say when (wall) it runs out at the learned rate, if that is before more of it comes."""
+def short(state: MeterState, spec: MeterSpec, wall: float, factor: float = 1.0) -> float | None:
+    """Say when (wall) it runs out at the learned rate, if that is before more of it comes.
+
+    `factor`: more than 1: say so even if it would last that many times as long.
+    """
     gone = _gone(state, spec, wall, learned_per_hour(state, spec, wall))
-    if gone is None or spec.window.per in (Per.MINUTE, Per.HOUR):
+    ends_at = starts_again(spec, wall)
+    if gone is None or ends_at is None:
         return None
+    return gone if gone - wall < (ends_at - wall) * factor else None
+
+
+def starts_again(spec: MeterSpec, wall: float) -> float | None:
+    """Say until when (wall) what is left has to last; None: there is no such time."""
     if spec.window.expires_at is not None:
-        ends_at = spec.window.expires_at
-    elif spec.window.per is Per.EVER:
+        return spec.window.expires_at
+    if spec.window.per is Per.EVER:
         return None
-    elif spec.window.rolling:
-        ends_at = wall + LENGTHS_S[spec.window.per]
-    else:
-        ends_at = counts_until(spec.window, wall)
-    return gone if gone < ends_at else None
+    if spec.window.rolling:
+        return wall + LENGTHS_S[spec.window.per]
+    return counts_until(spec.window, wall)
 
 
 def _gone(state: MeterState, spec: MeterSpec, wall: float, rate: float) -> float | None:

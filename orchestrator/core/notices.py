@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from orchestrator.core import demand
+from orchestrator.core import demand, metering
 from orchestrator.core.draft import Draft
 from orchestrator.core.events import Deliver
 from orchestrator.core.health import ALIVE, flap_level
@@ -54,6 +54,7 @@ OF_SERVICE = (
     "restart_needed",
     *(f"dns_{trouble.value}" for trouble in DnsTrouble),
 )
+OF_METER = metering.KINDS
 OF_WORLD = ("isolated", "inbound_lost", "paused")
 
 
@@ -88,6 +89,7 @@ def update(draft: Draft) -> None:
             _compare(draft, OF_SERVICE, subject, list(_of_service(draft, subject)))
         elif subject:
             _compare(draft, OF_SERVICE, subject, [])
+        _compare(draft, OF_METER, subject, list(_of_meter(draft, subject)))
     for (kind, subject), detail in draft.flags.items():
         _compare_flag(draft, kind, subject, detail)
 
@@ -180,6 +182,11 @@ def _of_power(draft: Draft, state: BackendState) -> Iterator[Wrong]:
     if power.phase is PowerPhase.STOPPING and draft.at - power.since >= STOPPING_S:
         lasting = {"backend": state.name, "reason": power.detail or power.why}
         yield Wrong("stop_failed", state.name, Severity.CRITICAL, lasting)
+
+
+def _of_meter(draft: Draft, key: str) -> Iterator[Wrong]:
+    for kind, params in metering.wrongs(draft, key).items():
+        yield Wrong(kind, key, Severity.WARNING, params)
 
 
 def _flapping(state: BackendState, level: int) -> Wrong:

@@ -224,6 +224,22 @@ KINDS: dict[str, Phrases] = {
         ),
         over=(N_("{meter} has something left again"),),
     ),
+    "meter_low": Phrases(
+        titles=(
+            N_("{meter}: {percent} % of {limit} is used"),
+            N_("{meter}: {limit} will not last at this rate"),
+        ),
+        body=(N_("It starts again at {until}."), N_("To see all meters: aion meters")),
+        over=(N_("{meter} will do"),),
+    ),
+    "meter_spent": Phrases(
+        titles=(N_("{meter}: all of {limit} is used"),),
+        body=(
+            N_("There is more at {until}."),
+            N_("Nothing that uses it is chosen or started before."),
+        ),
+        over=(N_("{meter} has something left again"),),
+    ),
     "name_unreachable": Phrases(
         titles=(N_("{name} does not answer from outside"),),
         body=(N_("{detail}."), N_("Check its DNS record, its tunnel or proxy, its certificate.")),

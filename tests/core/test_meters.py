@@ -156,6 +156,11 @@ def test_time_before_a_reset_is_not_charged_after_it_though_nobody_was_there():
     assert used(forfeit(state, GPU, back, at=back, on_since=sunday), back) == pytest.approx(1)
 
 
+def test_a_block_forfeited_right_after_a_reset_pays_for_the_time_to_come():
+    state = ran(MeterState("k"), GPU, MONDAY, MONDAY, MONDAY)
+    assert used(forfeit(state, GPU, MONDAY + 60, at=MONDAY + 60), MONDAY + 60) == 0.25
+
+
 def test_a_clock_that_goes_back_over_a_reset_gives_nothing_twice():
     midnight = MONDAY + 86400
     state = count(MeterState("k"), CALLS, 600, 0, midnight - 60)
