@@ -39,7 +39,7 @@ def age_s() -> float:
 
 
 def began_at(kept: Any) -> float:
-    """Say when this session of the machine began, in Unix time; `kept`: what an earlier run said."""
+    """Say when this session of the machine began, as Unix time; `kept`: what was said before."""
     if age := age_s():
         return time.time() - age
     now = time.time()

@@ -210,12 +210,12 @@ class Running:
         return READY, ""
 
     def _tell(self, state: str, detail: str) -> None:
-        was_ready = self.ready
-        if state == READY and not was_ready:
-            since = spoken(steady() - self.began)
+        was = self.state
+        if state == READY and was != READY:
             models = ", ".join(self._settings.models) or self._settings.engine
-            self._printer.say("engine", f"ready after {since}: {models}")
-        elif was_ready or (state == FAILED and self.state != FAILED):
+            after = f" after {spoken(steady() - self.began)}" if self.ours else ""
+            self._printer.say("engine", f"ready{after}: {models}")
+        elif state != READY and (was == READY or (state == FAILED and was != FAILED)):
             self._printer.say("engine", f"not ready: {detail}")
         self._set(state, detail)
 
