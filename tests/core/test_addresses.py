@@ -1,10 +1,12 @@
 """No registered address leads anywhere but to a public host its backend is allowed."""
 
 import ipaddress
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from yarl import URL
 
 from orchestrator.core.addresses import matches, why_not_pattern, why_not_public, why_not_url
 
@@ -311,6 +313,31 @@ def test_no_text_whatever_passes_without_its_host_being_listed(text, allow_priva
             assert any(
                 matches(host.rpartition(":")[0] or host, p) or matches(host, p) for p in HOSTS
             )
+
+
+@given(
+    st.from_regex(
+        r"https?://[a-zA-Z0-9.@:%#?\\/_\[\]-]{0,20}(\.trycloudflare\.com|box\.example\.org|10\.0\.0\.5)?"
+        r"\.?(:[0-9]{0,6})?[/?#@.]?[a-z]{0,3}",
+        fullmatch=True,
+    )
+)
+@example("https://a.trycloudflare.com:65535/")
+@example("https://box.example.org.:1")
+def test_whoever_else_reads_an_address_that_passes_reads_the_same_host(url):
+    if why_not_url(url, HOSTS, allow_private=True):
+        return
+    ours, theirs = urlsplit(url), URL(url)
+    assert ours.hostname is not None
+    assert (theirs.raw_host, theirs.port) == (ours.hostname, ours.port or theirs.port)
+    assert any(matches(theirs.raw_host or "", pattern) for pattern in HOSTS)
+    assert (theirs.user, theirs.password, theirs.query_string, theirs.fragment) == (
+        None,
+        None,
+        "",
+        "",
+    )
+    assert theirs.path == "/"
 
 
 @pytest.mark.parametrize(
