@@ -44,6 +44,7 @@ CONTROLS_FALL = 2  # controls that must fail before it may be us
 LATELY = 1.2  # intervals, jitter and the answer's own time included, in which a success is recent
 PROVEN_S = 6.0  # while controls fail: how long before a request an answer proves us online
 PROOFS_KEPT_S = 15.0  # longer than that and a time-out
+ASK_AHEAD_S = 20.0  # before a lease lapses, so that nobody moves for want of an answer
 WITNESSES = 3  # healthy remote backends asked when the controls' word is not believed
 BAD = (Verdict.FAILED, Verdict.LOADING)
 
@@ -290,9 +291,10 @@ def heartbeat(draft: Draft, event: Heartbeat) -> None:
     if state.session is not session:
         if event.loading and draft.at - session.registered_at < LOADING_S:
             fresh = replace(fresh, loading_at=draft.at)
-        draft.put_backend(replace(state, pending=fresh), durable=durable)
         if event.ready and not session.ready:
+            fresh = replace(fresh, tried_at=draft.at, proving=True)
             draft.do(Prove(event.backend))
+        draft.put_backend(replace(state, pending=fresh), durable=durable)
         return
     draft.put_backend(replace(state, session=fresh), durable=durable)
     if draft.world.inbound_lost_since is not None:
@@ -367,13 +369,15 @@ def _watch_lease(draft: Draft, state: BackendState, session: Session, elapsed_s:
         return
     if standing is not before:
         draft.touch(state.name)
-        doubtful = replace(state, doubt=True, doubt_since=state.doubt_since or draft.at)
-        draft.put_backend(doubtful)
+        state = replace(state, doubt=True, doubt_since=state.doubt_since or draft.at)
+        draft.put_backend(state)
         draft.do(ProbeSoon(state.name))
-    lapsed = draft.at - session.beat_at >= session.lease_s
+    if standing is Lease.OUT and state.ok_since is not None:  # its engine may answer all the same
+        draft.put_backend(replace(state, ok_since=None))
+    lapsing = draft.at - session.beat_at >= session.lease_s - ASK_AHEAD_S
     fast_s = draft.config.backends[state.name].health.fast_interval_s
     asked = session.challenged_at
-    if lapsed and not session.revoked and (asked is None or draft.at - asked >= fast_s):
+    if lapsing and not session.revoked and (asked is None or draft.at - asked >= fast_s):
         session = replace(session, challenged_at=draft.at)
         draft.put_backend(replace(draft.backend(state.name), session=session))
         draft.do(Challenge(state.name))

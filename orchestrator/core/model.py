@@ -248,8 +248,9 @@ class Session:
     itself after its lease lapsed, and whether it could. `generation` numbers the registrations of
     its backend; `secret` is the SHA-256 of its own token, hexadecimal, and `token` the id of the
     backend's token it was opened with. `tried_at`, `problem`: the last attempt to prove it before
-    it may serve, and why it failed. `loading_at`: when its agent last said, before that, that it
-    still loads. `seq`, `ready`, `state`, `busy`, `detail`: what its agent said last.
+    it may serve, and why it failed; `proving`: one is under way. `loading_at`: when its agent last
+    said, before that, that it still loads. `seq`, `ready`, `state`, `busy`, `detail`: what its
+    agent said last.
     """
 
     id: str
@@ -269,6 +270,7 @@ class Session:
     promoted_at: float | None = None
     tried_at: float | None = None
     problem: str = ""
+    proving: bool = False
     loading_at: float | None = None
     seq: int = 0
     ready: bool = True

@@ -106,6 +106,7 @@ def register(draft: Draft, event: Register) -> None:
         tried_at=draft.at,
         ready=False,  # so that its agent's first word that all works is news
         models=event.models,
+        proving=True,
         gpu=event.gpu,
         gpu_memory_mb=event.gpu_memory_mb,
         agent=event.agent,
@@ -141,7 +142,8 @@ def proved(draft: Draft, event: Proved) -> None:
     why = HELD if event.ok else event.detail
     if why != pending.problem:
         draft.note("proof_failed", event.backend, f"{event.backend} may not serve yet: {why}")
-    draft.put_backend(replace(state, pending=replace(pending, tried_at=draft.at, problem=why)))
+    tried = replace(pending, tried_at=draft.at, proving=False, problem=why)
+    draft.put_backend(replace(state, pending=tried))
 
 
 def _must_wait(draft: Draft, state: BackendState) -> bool:
@@ -153,7 +155,7 @@ def _promote(draft: Draft, state: BackendState, pending: Session, event: Proved)
     old = state.session
     if old is not None:
         _past(draft, state.name, old, f"generation {pending.generation} took over")
-    session = replace(pending, promoted_at=draft.at, problem="", challenge_ok=False)
+    session = replace(pending, promoted_at=draft.at, problem="", proving=False, challenge_ok=False)
     fresh = BackendState(
         name=state.name,
         health=Health.UP,
@@ -330,10 +332,10 @@ def _watch_pending(draft: Draft, state: BackendState) -> None:
     elif not draft.isolated_from(draft.config.backends[state.name]):
         fast_s = draft.config.backends[state.name].health.fast_interval_s
         wait_s = min(max(fast_s, waited_s / 4), max(fast_s, SLOWEST_RETRY_S))
-        if not pending.problem:  # the answer is still out
+        if pending.proving:  # the answer is still out
             wait_s = PROOF_LIMIT_S
         if pending.tried_at is None or draft.at - pending.tried_at >= wait_s:
-            again = replace(pending, tried_at=draft.at, problem="")
+            again = replace(pending, tried_at=draft.at, proving=True)
             draft.put_backend(replace(state, pending=again))
             draft.do(Prove(state.name))
 
@@ -424,7 +426,7 @@ def woken(stored: BackendState, spec: Backend, at: float) -> BackendState:
     pending = stored.pending
     health = Health.STARTING if pending is not None else Health.DOWN
     if pending is not None:
-        pending = replace(pending, tried_at=None, problem="not asked since the start")
+        pending = replace(pending, tried_at=None, proving=False)
     reason = stored.reason if stored.health is Health.DOWN and stored.reason else WAITING
     return replace(
         stored, health=health, since=at, reason=reason, pending=pending, doubt=False, ok_since=None
