@@ -21,7 +21,7 @@ from .whole import Whole
 
 LOOK_S = 0.5
 LEAVES_S = 30.0
-_runs: list[Run] = []
+THREAD = "aion-agent"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -80,16 +80,25 @@ async def _signalled(whole: Whole) -> int:
         return 1
 
 
+class Thread(threading.Thread):
+    """The thread of a run; by it, a cell that loads the agent anew finds the runs of others."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(target=run.live, name=THREAD, daemon=True)
+        self.stop_run = run.stop
+
+
 class Run:
     """An agent in a thread of its own, beside a notebook's event loop."""
 
     def __init__(self, whole: Whole) -> None:
         self._whole = whole
         self.code: int | None = None
-        self._thread = threading.Thread(target=self._run, name="aion-agent", daemon=True)
+        self._thread = Thread(self)
         self._thread.start()
 
-    def _run(self) -> None:
+    def live(self) -> None:
+        """Run to the end, in this thread."""
         with asyncio.Runner() as runner:
             self.code = runner.run(self._whole.run())
 
@@ -122,7 +131,6 @@ def start(*, wait: bool = True, token: str = "", **options: Any) -> Run | None:
         Printer(printer.redactor).say("error", str(error))
         return None
     run = Run(whole)
-    _runs.append(run)
     if not wait:
         return run
     try:
@@ -144,8 +152,8 @@ def _show(run: Run, lines: queue.SimpleQueue[str]) -> None:
 
 
 def stop() -> None:
-    """End every run that this kernel started."""
-    for run in _runs:
-        if run.alive:
-            run.stop()
-    _runs.clear()
+    """End every run in this kernel, in good order."""
+    for thread in threading.enumerate():
+        if thread.name == THREAD:
+            end: Any = getattr(thread, "stop_run", None)
+            end()

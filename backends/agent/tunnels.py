@@ -241,7 +241,9 @@ class Tunnel:
                     child.trim()
             patience_s = self._settings.tunnel_patience_s
             out_of_patience = failing and steady() - failing > patience_s
-            if child is not None and out_of_patience and await self._outside():
+            if out_of_patience and child is None:
+                self._printer.say("tunnel", f"not working: {self.detail}")
+            elif out_of_patience and await self._outside():
                 return f"{url} has not worked for {spoken(patience_s)} ({self.detail})"
             await asyncio.sleep(min(LOOK_S, every_s))
 

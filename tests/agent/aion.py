@@ -9,7 +9,7 @@ import re
 import secrets
 import threading
 import time  # noqa: TID251 - its own clock
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 TOKEN = "backend-token-canary-0123456789abcdef"
@@ -24,7 +24,9 @@ def rfc3339(unix):
 
 def proof(token, nonce, session, host):
     key = hashlib.sha256(token.encode()).digest()
-    return hmac.new(key, f"aion-identity-1\n{nonce}\n{session}\n{host}".encode(), "sha256").hexdigest()
+    return hmac.new(
+        key, f"aion-identity-1\n{nonce}\n{session}\n{host}".encode(), "sha256"
+    ).hexdigest()
 
 
 def gateway_key(token, session):
@@ -60,7 +62,7 @@ class Aion:
         return f"http://127.0.0.1:{self.port}"
 
     def back(self):
-        self._server = Server(("127.0.0.1", self.port), handler(self))
+        self._server = Server(("127.0.0.1", self.port), type("Bound", (Handler,), {"aion": self}))
         self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
@@ -134,7 +136,9 @@ class Aion:
         self.strict(set(body) == BEAT, f"beat: {sorted(body)}")
         self.strict(body["state"] in STATES, body["state"])
         self.strict(len(body["detail"]) <= 200, "detail too long")
-        self.strict(type(body["engine_ready"]) is bool and type(body["tunnel_ready"]) is bool, "flags")
+        self.strict(
+            type(body["engine_ready"]) is bool and type(body["tunnel_ready"]) is bool, "flags"
+        )
         self.strict(isinstance(body["busy"], int) and body["busy"] >= 0, "busy")
         last = max((b["seq"] for s, b in self.beats if s == ident), default=0)
         self.strict(body["seq"] > last, f"seq {body['seq']} after {last}")
@@ -142,7 +146,9 @@ class Aion:
             self.strict(set(one) == {"id", "ok"} and one["id"] in self.commands, f"done {one}")
             self.acknowledged[one["id"]] = one["ok"]
         self.beats.append((ident, {**body, "at": time.monotonic()}))
-        open_ = [{"id": i, "do": do} for i, do in self.commands.items() if i not in self.acknowledged]
+        open_ = [
+            {"id": i, "do": do} for i, do in self.commands.items() if i not in self.acknowledged
+        ]
         return 200, {"ends_at": self.ends_at, "client_keys": self.clients, "commands": open_}
 
     def leave(self, ident, token):
@@ -156,59 +162,57 @@ class Server(ThreadingHTTPServer):
     block_on_close = False
 
 
-def handler(aion):
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+class Handler(BaseHTTPRequestHandler):
+    """Reads requests for `aion`, which a subclass is given."""
 
-        def log_message(self, *_):
-            pass
+    protocol_version = "HTTP/1.1"
+    aion: Aion
 
-        def answer(self, status, body):
-            after = None
-            if isinstance(status, tuple):
-                status, after = status
-            raw = b"" if body is None else json.dumps(body).encode()
-            self.send_response(status)
-            kind = "application/json" if status < 400 else "application/problem+json"
-            self.send_header("Content-Type", kind)
-            if after is not None:
-                self.send_header("Retry-After", str(after))
-            self.send_header("Connection", "close")
-            if status != 204:
-                self.send_header("Content-Length", str(len(raw)))
-            self.end_headers()
-            self.wfile.write(raw)
-            self.close_connection = True
+    def log_message(self, *_):
+        pass
 
-        def token(self):
-            scheme, _, token = self.headers.get("Authorization", "").partition(" ")
-            aion.strict(scheme == "Bearer", f"Authorization: {scheme}")
-            return token
+    def answer(self, status, body):
+        status, after = status if isinstance(status, tuple) else (status, None)
+        raw = b"" if body is None else json.dumps(body).encode()
+        self.send_response(status)
+        kind = "application/json" if status < 400 else "application/problem+json"
+        self.send_header("Content-Type", kind)
+        if after is not None:
+            self.send_header("Retry-After", str(after))
+        self.send_header("Connection", "close")
+        if status != 204:
+            self.send_header("Content-Length", str(len(raw)))
+        self.end_headers()
+        self.wfile.write(raw)
+        self.close_connection = True
 
-        def do_POST(self):
-            raw = self.rfile.read(int(self.headers["Content-Length"]))
-            with aion.lock:
-                aion.strict("json" in self.headers.get("Content-Type", ""), "not JSON")
-                match = re.fullmatch(r"/sessions/([^/]+)/heartbeat", self.path)
-                if self.path == "/register":
-                    found = aion.register(self.token(), json.loads(raw))
-                elif match:
-                    found = aion.beat(match[1], self.token(), json.loads(raw))
-                else:
-                    aion.strict(False, f"POST {self.path}")
-                    found = 404, {}
-            self.answer(*found)
+    def token(self):
+        scheme, _, token = self.headers.get("Authorization", "").partition(" ")
+        self.aion.strict(scheme == "Bearer", f"Authorization: {scheme}")
+        return token
 
-        def do_DELETE(self):
-            with aion.lock:
-                found = aion.leave(self.path.removeprefix("/sessions/"), self.token())
-            self.answer(*found)
+    def do_POST(self):
+        raw = self.rfile.read(int(self.headers["Content-Length"]))
+        with self.aion.lock:
+            self.aion.strict("json" in self.headers.get("Content-Type", ""), "not JSON")
+            match = re.fullmatch(r"/sessions/([^/]+)/heartbeat", self.path)
+            if self.path == "/register":
+                found = self.aion.register(self.token(), json.loads(raw))
+            elif match:
+                found = self.aion.beat(match[1], self.token(), json.loads(raw))
+            else:
+                self.aion.strict(False, f"POST {self.path}")
+                found = 404, {}
+        self.answer(*found)
 
-        def do_GET(self):
-            aion.strict(False, f"GET {self.path}")
-            self.answer(404, {})
+    def do_DELETE(self):
+        with self.aion.lock:
+            found = self.aion.leave(self.path.removeprefix("/sessions/"), self.token())
+        self.answer(*found)
 
-        def do_HEAD(self):
-            self.answer(404, None)
+    def do_GET(self):
+        self.aion.strict(False, f"GET {self.path}")
+        self.answer(404, {})
 
-    return Handler
+    def do_HEAD(self):
+        self.answer(404, None)

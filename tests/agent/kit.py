@@ -108,6 +108,7 @@ class World:
         self.aion = Aion()
         self.agents = []
         self.children = []
+        self.closing = []
 
     def __enter__(self):
         return self
@@ -121,6 +122,8 @@ class World:
         for child in self.children:
             child.kill()
             child.wait()
+        for stream in self.closing:
+            stream.close()
         self.sweep()
         self.aion.away()
 
@@ -141,7 +144,9 @@ class World:
             "TUNNEL_CUT": str(self.control / "cut"),
             "HOME": str(self.folder),
         }
-        return {name: value for name, value in {**kept, **told, **more}.items() if value is not None}
+        return {
+            name: value for name, value in {**kept, **told, **more}.items() if value is not None
+        }
 
     def program(self, name, script, first_lines=""):
         """Put an executable on the path."""
@@ -191,7 +196,11 @@ class World:
         reply = httpx.get(f"{url}/.aion/identity", params={"nonce": nonce})
         if reply.status_code != 200:
             return False
-        right = {"version": 1, "session": ident, "proof": proof(token, nonce, ident, url.partition("//")[2])}
+        right = {
+            "version": 1,
+            "session": ident,
+            "proof": proof(token, nonce, ident, url.partition("//")[2]),
+        }
         return reply.json() == right
 
     def pids(self, words):

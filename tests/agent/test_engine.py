@@ -27,7 +27,9 @@ def test_an_engine_that_dies_is_started_again(world):
     assert engine_pid(world, port) != first
     assert "ended by signal 9" in agent.said()
     assert len(world.aion.registrations) == 1
-    assert httpx.post(agent.url + "/v1/completions", json={}, headers=world.auth()).status_code == 200
+    assert (
+        httpx.post(agent.url + "/v1/completions", json={}, headers=world.auth()).status_code == 200
+    )
 
 
 def test_an_engine_that_hangs_is_started_again(world):
@@ -80,7 +82,9 @@ def test_ollama_is_started_its_models_pulled_and_loaded(world):
     names = httpx.get(f"http://127.0.0.1:{port}/api/tags").json()["models"]
     assert [one["name"] for one in names] == ["nomic-embed-text", "qwen3:8b"]
     details = [beat["detail"] for _, beat in world.aion.beats]
-    assert all(beat["state"] != "ready" for _, beat in world.aion.beats[: details.count("") or 1][:1])
+    assert all(
+        beat["state"] != "ready" for _, beat in world.aion.beats[: details.count("") or 1][:1]
+    )
     assert "ready after" in agent.said()
 
 
@@ -88,7 +92,10 @@ def test_a_model_that_cannot_be_pulled_is_said_and_tried_again(world):
     world.program("ollama", "engine.py")
     (world.control / "unknown").touch()
     agent = world.agent(engine="ollama", models="nonsense:1b", engine_port=free_port())
-    until(lambda: "file does not exist" in world.aion.now().get("detail", ""), "the daemon hears of it")
+    until(
+        lambda: "file does not exist" in world.aion.now().get("detail", ""),
+        "the daemon hears of it",
+    )
     assert "nonsense:1b cannot be pulled" in agent.said()
     assert world.aion.now()["engine_ready"] is False
     (world.control / "unknown").unlink()
@@ -143,7 +150,11 @@ def test_an_engine_port_that_is_taken_is_said(world):
 
 def test_a_missing_program_is_fetched_checked_and_said(world, shelf):
     address, hashed = shelf("cloudflared", (PROGRAMS / "tunnel.py").read_text())
-    options = {"cloudflared_download": address, "cloudflared_sha256": hashed, "tunnel": "cloudflared"}
+    options = {
+        "cloudflared_download": address,
+        "cloudflared_sha256": hashed,
+        "tunnel": "cloudflared",
+    }
     agent = world.agent(engine_url=world.engine(), env={"PATH": "/usr/bin:/bin"}, **options)
     world.ready()
     assert f"cloudflared is missing; fetching {address}" in agent.said()
@@ -158,7 +169,11 @@ def test_an_archive_is_unpacked(world, shelf):
 
 def test_a_program_with_another_hash_is_never_run(world, shelf):
     address, _ = shelf("cloudflared", (PROGRAMS / "tunnel.py").read_text())
-    options = {"cloudflared_download": address, "cloudflared_sha256": "0" * 64, "tunnel": "cloudflared"}
+    options = {
+        "cloudflared_download": address,
+        "cloudflared_sha256": "0" * 64,
+        "tunnel": "cloudflared",
+    }
     agent = world.agent(engine_url=world.engine(), env={"PATH": "/usr/bin:/bin"}, **options)
     assert agent.ended() == 1
     assert "hashes to" in agent.said()

@@ -101,7 +101,11 @@ def test_a_daemon_that_is_away_from_the_start_is_waited_for(world):
 
 @pytest.mark.parametrize(
     ("status", "detail"),
-    [(403, "token of another backend"), (409, "the session would be over"), (422, "host not allowed")],
+    [
+        (403, "token of another backend"),
+        (409, "the session would be over"),
+        (422, "host not allowed"),
+    ],
 )
 def test_what_only_the_operator_can_mend_is_one_line_and_the_end(world, status, detail):
     world.aion.refusal = (status, detail)
@@ -153,7 +157,9 @@ def test_a_superseded_agent_lets_open_answers_end(world):
     agent = world.agent(engine_url=world.engine())
     world.ready()
     asked = {"tokens": 30, "every_s": 0.1}
-    with httpx.stream("POST", agent.url + "/v1/completions", json=asked, headers=world.auth(), timeout=30) as reply:
+    with httpx.stream(
+        "POST", agent.url + "/v1/completions", json=asked, headers=world.auth(), timeout=30
+    ) as reply:
         lines = reply.iter_lines()
         next(lines)
         with world.aion.lock:

@@ -10,19 +10,32 @@ import httpx
 import pytest
 
 from tests.agent.aion import proof
-from tests.agent.kit import until
+from tests.agent.kit import World, until
 
 COMPLETE = "/v1/chat/completions"
 
 
-@pytest.fixture
-def served(world):
-    """An agent that serves, its address and its engine's."""
-    engine = world.engine()
-    agent = world.agent(engine_url=engine, max_body_mb="1", origins="https://front.example.org")
-    world.ready()
-    agent.engine = engine
-    return agent
+def lives(folder, access, **options):
+    """An agent that serves, its address and its engine's, for all tests here."""
+    with World(folder) as world:
+        world.aion.access = access
+        engine = world.engine()
+        agent = world.agent(engine_url=engine, **options)
+        world.ready()
+        agent.engine, agent.world = engine, world
+        yield agent
+        assert world.aion.wrong == []
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    front = "https://front.example.org"
+    yield from lives(tmp_path_factory.mktemp("served"), "gateway", max_body_mb="1", origins=front)
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory):
+    yield from lives(tmp_path_factory.mktemp("opened"), "open", paths="/predict,/mine")
 
 
 def seen(agent):
@@ -90,27 +103,23 @@ def test_client_keys_come_and_go_with_heartbeats(world):
         "/v1//load_lora_adapter",
     ],
 )
-def test_clients_cannot_ask_for_what_is_the_daemons(world, path):
-    world.aion.access = "open"
-    agent = world.agent(engine_url=world.engine())
-    world.ready()
-    assert raw(agent, f"POST {path} HTTP/1.1\nHost: x\nContent-Length: 0\n\n").split()[1] == "403"
-    assert statuses(agent, "/api/delete", key=world.key(), method="DELETE") == 200
+def test_clients_cannot_ask_for_what_is_the_daemons(opened, path):
+    head = f"POST {path} HTTP/1.1\nHost: x\nContent-Length: 0\n\n"
+    assert raw(opened, head).split()[1] == "403"
+    key = opened.world.key()
+    assert statuses(opened, "/api/delete", key=key, method="DELETE") == 200
 
 
-def test_more_paths_can_be_opened(world):
-    world.aion.access = "open"
-    agent = world.agent(engine_url=world.engine(), paths="/predict,/mine")
-    world.ready()
-    assert (statuses(agent, "/predict/x"), statuses(agent, "/yours")) == (200, 403)
+def test_more_paths_can_be_opened(opened):
+    assert (statuses(opened, "/predict/x"), statuses(opened, "/yours")) == (200, 403)
 
 
 # ── identity and health ─────────────────────────────────────────────────────────────────────────
 
 
-def test_the_identity_challenge_is_answered_and_tied_to_session_and_host(served, world):
-    assert world.proves(served.url)
-    ident, token = world.aion.session
+def test_the_identity_challenge_is_answered_and_tied_to_session_and_host(served):
+    assert served.world.proves(served.url)
+    ident, token = served.world.aion.session
     nonce = "ab" * 16
     said = httpx.get(f"{served.url}/.aion/identity", params={"nonce": nonce}).json()
     host = served.url.partition("//")[2]
@@ -134,19 +143,19 @@ def test_before_it_is_registered_nobody_is_served_and_nothing_proven(world):
     assert (reply.status_code, reply.headers["Retry-After"]) == (503, "5")
 
 
-def test_the_takeover_path_wants_its_own_secret(served, world):
-    for headers in ({}, world.auth(), {"Authorization": "Bearer x"}):
+def test_the_takeover_path_wants_its_own_secret(served):
+    for headers in ({}, served.world.auth(), {"Authorization": "Bearer x"}):
         assert httpx.post(served.url + "/.aion/takeover", headers=headers).status_code == 401
-    assert httpx.get(served.url + "/.aion/else", headers=world.auth()).status_code == 404
+    assert httpx.get(served.url + "/.aion/else", headers=served.world.auth()).status_code == 404
     assert served.child.poll() is None
 
 
 # ── headers ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_engine_sees_no_key_no_cookie_and_nothing_of_the_connection(served, world):
+def test_the_engine_sees_no_key_no_cookie_and_nothing_of_the_connection(served):
     headers = {
-        **world.auth(),
+        **served.world.auth(),
         "Cookie": "session=1",
         "X-Api-Key": "k",
         "Connection": "close, X-Mine",
@@ -181,8 +190,8 @@ def test_the_engines_own_key_is_added(world):
     assert "engine-key-canary" not in agent.said()
 
 
-def test_the_engines_cookies_and_its_own_cors_stay_behind(served, world):
-    reply = httpx.post(served.url + COMPLETE, headers=world.auth(), json={})
+def test_the_engines_cookies_and_its_own_cors_stay_behind(served):
+    reply = httpx.post(served.url + COMPLETE, headers=served.world.auth(), json={})
     assert "set-cookie" not in reply.headers
     assert reply.headers["access-control-allow-origin"] == "https://front.example.org"
     assert reply.headers["server"].startswith("aion-agent/")
@@ -228,9 +237,9 @@ def test_what_is_malformed_never_reaches_the_engine(served, text):
     assert len(seen(served)) == before
 
 
-def test_a_body_over_the_limit_is_refused_with_and_without_a_length(served, world):
+def test_a_body_over_the_limit_is_refused_with_and_without_a_length(served):
     big = b"x" * 1_500_000
-    reply = httpx.post(served.url + COMPLETE, content=big, headers=world.auth())
+    reply = httpx.post(served.url + COMPLETE, content=big, headers=served.world.auth())
     assert reply.status_code == 413
 
     def pieces():
@@ -238,11 +247,18 @@ def test_a_body_over_the_limit_is_refused_with_and_without_a_length(served, worl
             yield b"x" * 100_000
 
     try:
-        status = httpx.post(served.url + COMPLETE, content=pieces(), headers=world.auth()).status_code
+        status = httpx.post(
+            served.url + COMPLETE, content=pieces(), headers=served.world.auth()
+        ).status_code
     except httpx.WriteError:  # it hung up while we were still sending
         status = 413
     assert status == 413
-    assert httpx.post(served.url + COMPLETE, content=b"x" * 900_000, headers=world.auth()).json()["length"] == 900_000
+    assert (
+        httpx.post(
+            served.url + COMPLETE, content=b"x" * 900_000, headers=served.world.auth()
+        ).json()["length"]
+        == 900_000
+    )
 
 
 def test_too_many_at_once_are_told_to_come_back(world):
@@ -250,7 +266,11 @@ def test_too_many_at_once_are_told_to_come_back(world):
     world.ready()
     slow = {"tokens": 20, "every_s": 0.1}
     threads = [
-        threading.Thread(target=httpx.post, args=(agent.url + COMPLETE,), kwargs={"json": slow, "headers": world.auth()})
+        threading.Thread(
+            target=httpx.post,
+            args=(agent.url + COMPLETE,),
+            kwargs={"json": slow, "headers": world.auth()},
+        )
         for _ in range(2)
     ]
     for thread in threads:
@@ -263,11 +283,11 @@ def test_too_many_at_once_are_told_to_come_back(world):
         thread.join()
 
 
-def test_expect_100_continue_is_answered_before_the_body(served, world):
+def test_expect_100_continue_is_answered_before_the_body(served):
     host, _, port = served.url.partition("//")[2].partition(":")
     head = f"POST {COMPLETE} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n"
     with socket.create_connection((host, int(port)), timeout=10) as one:
-        one.sendall(f"{head}Authorization: Bearer {world.key()}\r\n\r\n".encode())
+        one.sendall(f"{head}Authorization: Bearer {served.world.key()}\r\n\r\n".encode())
         assert one.recv(100).startswith(b"HTTP/1.1 100")
         one.sendall(b"{}")
         assert one.recv(4096).startswith(b"HTTP/1.1 200")
@@ -276,24 +296,30 @@ def test_expect_100_continue_is_answered_before_the_body(served, world):
 # ── streams ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_each_piece_of_an_answer_comes_when_it_is_there(served, world):
+def test_each_piece_of_an_answer_comes_when_it_is_there(served):
     late = []
     asked = {"tokens": 20, "every_s": 0.05}
-    with httpx.stream("POST", served.url + COMPLETE, json=asked, headers=world.auth()) as reply:
+    with httpx.stream(
+        "POST", served.url + COMPLETE, json=asked, headers=served.world.auth()
+    ) as reply:
         assert reply.headers["content-type"] == "text/event-stream"
-        for line in reply.iter_lines():
-            if line.startswith("data: {"):
-                late.append(time.time() - json.loads(line[6:])["at"])
+        late.extend(
+            time.time() - json.loads(line[6:])["at"]
+            for line in reply.iter_lines()
+            if line.startswith("data: {")
+        )
     assert len(late) == 20
     # Had they been held back, the first would have come a second late.
     assert sorted(late)[10] < 0.1
 
 
-def test_a_request_body_goes_through_as_it_comes(served, world):
+def test_a_request_body_goes_through_as_it_comes(served):
     host, _, port = served.url.partition("//")[2].partition(":")
     head = "POST /v1/audio/echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
     with socket.create_connection((host, int(port)), timeout=20) as one:
-        one.sendall(f"{head}Authorization: Bearer {world.key()}\r\n\r\n5\r\nfirst\r\n".encode())
+        one.sendall(
+            f"{head}Authorization: Bearer {served.world.key()}\r\n\r\n5\r\nfirst\r\n".encode()
+        )
         found = b""
         while b"first" not in found:
             found += one.recv(4096)
@@ -322,9 +348,11 @@ def test_an_engine_that_is_not_there_is_a_503_in_openais_form(world):
     assert reply.json()["error"]["type"] == "server_error"
 
 
-def test_an_answer_that_nobody_wants_any_more_is_not_counted_as_open(served, world):
+def test_an_answer_that_nobody_wants_any_more_is_not_counted_as_open(served):
     asked = {"tokens": 1000, "every_s": 0.1}
-    with httpx.stream("POST", served.url + COMPLETE, json=asked, headers=world.auth()) as reply:
+    with httpx.stream(
+        "POST", served.url + COMPLETE, json=asked, headers=served.world.auth()
+    ) as reply:
         lines = reply.iter_lines()
         next(lines)
         assert httpx.get(served.url + "/.aion/health").json()["busy"] == 1
@@ -332,5 +360,5 @@ def test_an_answer_that_nobody_wants_any_more_is_not_counted_as_open(served, wor
 
 
 @pytest.mark.parametrize("method", ["HEAD", "GET", "DELETE", "PUT"])
-def test_other_methods_go_through(served, world, method):
-    assert statuses(served, "/v1/models/m", key=world.key(), method=method) == 200
+def test_other_methods_go_through(served, method):
+    assert statuses(served, "/v1/models/m", key=served.world.key(), method=method) == 200

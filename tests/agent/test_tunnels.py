@@ -82,7 +82,11 @@ def test_a_named_tunnel_has_its_own_address_and_its_token_is_in_no_argument(worl
         "TUNNEL_TARGET": f"x:{target}",
     }
     world.agent(
-        engine_url=world.engine(), tunnel="cloudflared", url=f"http://localhost:{port}", port=target, env=env
+        engine_url=world.engine(),
+        tunnel="cloudflared",
+        url=f"http://localhost:{port}",
+        port=target,
+        env=env,
     )
     world.ready()
     assert world.aion.registrations[0]["url"] == f"http://localhost:{port}"
@@ -90,7 +94,9 @@ def test_a_named_tunnel_has_its_own_address_and_its_token_is_in_no_argument(worl
 
 
 def test_a_named_tunnel_without_its_token_is_one_line(world, cloudflared):
-    agent = world.agent(engine_url=world.engine(), tunnel="cloudflared", url="https://ai.example.org")
+    agent = world.agent(
+        engine_url=world.engine(), tunnel="cloudflared", url="https://ai.example.org"
+    )
     assert agent.ended() == 1
     assert "TUNNEL_TOKEN" in agent.said()
 
@@ -98,7 +104,9 @@ def test_a_named_tunnel_without_its_token_is_one_line(world, cloudflared):
 def test_ngrok_is_opened_with_its_token(world):
     world.program("ngrok", "tunnel.py")
     world.agent(
-        engine_url=world.engine(), tunnel="ngrok", env={"NGROK_AUTHTOKEN": "ngrok-secret-0123456789"}
+        engine_url=world.engine(),
+        tunnel="ngrok",
+        env={"NGROK_AUTHTOKEN": "ngrok-secret-0123456789"},
     )
     world.ready()
     assert world.proves(world.aion.registrations[0]["url"])
@@ -107,7 +115,9 @@ def test_ngrok_is_opened_with_its_token(world):
 
 def test_what_ngrok_says_is_passed_on(world):
     world.program("ngrok", "tunnel.py")
-    agent = world.agent(engine_url=world.engine(), tunnel="ngrok", env={"NGROK_AUTHTOKEN": "wrong-0123456789"})
+    agent = world.agent(
+        engine_url=world.engine(), tunnel="ngrok", env={"NGROK_AUTHTOKEN": "wrong-0123456789"}
+    )
     until(lambda: "ERR_NGROK_4018" in agent.said(), "why")
     assert "wrong-0123456789" not in agent.said()
 

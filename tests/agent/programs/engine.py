@@ -50,7 +50,9 @@ async def health(request):
     if request.path == "/v1/models":
         return web.json_response({"object": "list", "data": [{"id": "m", "object": "model"}]})
     if request.path == "/v1/internal/model/info":
-        return web.json_response({"model_name": "None" if control("empty") else "m", "lora_names": []})
+        return web.json_response(
+            {"model_name": "None" if control("empty") else "m", "lora_names": []}
+        )
     return web.json_response({"status": "ok"})
 
 
@@ -95,7 +97,10 @@ async def pull(request):
         await reply.write(b'{"error":"pull model manifest: file does not exist"}\n')
         return reply
     lines = [{"status": "pulling manifest"}]
-    lines += [{"status": "pulling abc", "total": 4_000_000_000, "completed": n * 1_000_000_000} for n in range(5)]
+    lines += [
+        {"status": "pulling abc", "total": 4_000_000_000, "completed": n * 1_000_000_000}
+        for n in range(5)
+    ]
     lines += [{"status": "verifying sha256 digest"}, {"status": "success"}]
     for line in lines:
         await reply.write(json.dumps(line).encode() + b"\n")
@@ -127,7 +132,7 @@ def app():
 
 
 def main():
-    print(f"a secret of mine: {os.environ.get('HF_TOKEN', '')}", flush=True)  # noqa: T201
+    print(f"a secret of mine: {os.environ.get('HF_TOKEN', '')}", flush=True)
     if sys.argv[1:2] == ["serve"] and "OLLAMA_HOST" in os.environ:
         host, _, port = os.environ["OLLAMA_HOST"].rpartition(":")
         web.run_app(app(), host=host, port=int(port), print=None, access_log=None)

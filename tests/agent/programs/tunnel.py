@@ -44,7 +44,7 @@ def serve(port):
 
 
 def said(text):
-    print("2026-11-21T12:00:00Z INF " + text, file=sys.stderr, flush=True)  # noqa: T201
+    print("2026-11-21T12:00:00Z INF " + text, file=sys.stderr, flush=True)
 
 
 async def main():
@@ -52,30 +52,48 @@ async def main():
     target = args[args.index("--url") + 1] if "--url" in args and name == "cloudflared" else ""
     target = args[1] if name == "ngrok" else target
     port = int((target or os.environ.get("TUNNEL_TARGET", ":0")).rpartition(":")[2])
-    server = await asyncio.start_server(serve(port), "127.0.0.1", int(os.environ.get("TUNNEL_PORT", 0)))
+    server = await asyncio.start_server(
+        serve(port), "127.0.0.1", int(os.environ.get("TUNNEL_PORT", "0"))
+    )
     here = f"http://localhost:{server.sockets[0].getsockname()[1]}"
     if name == "ngrok":
         if os.environ.get("NGROK_AUTHTOKEN", "") != "ngrok-secret-0123456789":
-            line = {"err": "authentication failed: ERR_NGROK_4018", "lvl": "eror", "msg": "failed to reconnect session"}
-            print(json.dumps(line), flush=True)  # noqa: T201
+            line = {
+                "err": "authentication failed: ERR_NGROK_4018",
+                "lvl": "eror",
+                "msg": "failed to reconnect session",
+            }
+            print(json.dumps(line), flush=True)
             sys.exit(1)
-        print(json.dumps({"lvl": "info", "msg": "no configuration paths supplied"}), flush=True)  # noqa: T201
-        line = {"addr": target, "lvl": "info", "msg": "started tunnel", "obj": "tunnels", "url": here}
-        print(json.dumps(line), flush=True)  # noqa: T201
+        print(json.dumps({"lvl": "info", "msg": "no configuration paths supplied"}), flush=True)
+        line = {
+            "addr": target,
+            "lvl": "info",
+            "msg": "started tunnel",
+            "obj": "tunnels",
+            "url": here,
+        }
+        print(json.dumps(line), flush=True)
     elif target:
         said("Thank you for trying Cloudflare Tunnel. See https://developers.cloudflare.com/terms")
         said("Requesting new quick Tunnel on trycloudflare.com...")
         said("+" + "-" * 92 + "+")
-        said("|  Your quick Tunnel has been created! Visit it at (it may take some time to be reachable):  |")
+        said(
+            "|  Your quick Tunnel has been created! Visit it at (it may take some time to be reachable):  |"
+        )
         said(f"|  {here:<90}|")
         said("+" + "-" * 92 + "+")
-        said("Registered tunnel connection connIndex=0 connection=1 event=0 ip=198.41.192.57 location=lis01 protocol=quic")
+        said(
+            "Registered tunnel connection connIndex=0 connection=1 event=0 ip=198.41.192.57 location=lis01 protocol=quic"
+        )
     else:
         if os.environ.get("TUNNEL_TOKEN", "") != "tunnel-secret-0123456789":
-            print("Provided Tunnel token is not valid.", file=sys.stderr)  # noqa: T201
+            print("Provided Tunnel token is not valid.", file=sys.stderr)
             sys.exit(255)
         said("Starting tunnel tunnelID=0000")
-        said("Registered tunnel connection connIndex=0 connection=1 event=0 ip=198.41.192.57 location=lis01 protocol=quic")
+        said(
+            "Registered tunnel connection connIndex=0 connection=1 event=0 ip=198.41.192.57 location=lis01 protocol=quic"
+        )
     await server.serve_forever()
 
 
