@@ -179,9 +179,11 @@ def retry_at(draft: Draft, service: Service) -> float | None:
     times = []
     for name in service.backends:
         state = draft.backend(name)
+        spec = draft.config.backends[name]
         times += resets(state, draft.at)
-        if draft.config.backends[name].assignable and not state.denied:
-            policy = draft.config.backends[name].health
+        nowhere = spec.registers and state.session is None and state.pending is None
+        if spec.assignable and not state.denied and not nowhere:
+            policy = spec.health
             times.append(draft.at + min(policy.down_interval_s, policy.interval_s * 3))
     return min(times, default=None)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from orchestrator.core import lookahead
 from orchestrator.core.draft import Draft
 from orchestrator.core.durations import spoken
 from orchestrator.core.events import (
@@ -85,7 +86,8 @@ def register(draft: Draft, event: Register) -> None:
         raise Refused("the token it came with is revoked")
     age_s = max(0.0, event.age_s)
     ends_at = None if spec.session_s is None else draft.at + spec.session_s - age_s
-    if ends_at is not None and ends_at <= draft.at + LEAST_S:
+    least_s = min(LEAST_S, (spec.session_s or 0.0) / 4)
+    if ends_at is not None and ends_at <= draft.at + least_s:
         raise Refused(
             f"this run began {spoken(age_s)} ago, and a session of `{spec.name}` lasts"
             f" {spoken(spec.session_s or 0.0)}: start a new one"
@@ -104,9 +106,9 @@ def register(draft: Draft, event: Register) -> None:
         token=event.token,
         registered_at=draft.at,
         tried_at=draft.at,
+        proving=True,
         ready=False,  # so that its agent's first word that all works is news
         models=event.models,
-        proving=True,
         gpu=event.gpu,
         gpu_memory_mb=event.gpu_memory_mb,
         agent=event.agent,
@@ -174,7 +176,7 @@ def _promote(draft: Draft, state: BackendState, pending: Session, event: Proved)
         generation=state.generation,
         power=state.power,
         boots=state.boots,
-        hand_starts=state.hand_starts,
+        hand_starts=lookahead.arrived(draft, state),
     )
     draft.put_backend(fresh, durable=True)
     took = spoken(draft.at - pending.registered_at)
@@ -338,6 +340,23 @@ def _watch_pending(draft: Draft, state: BackendState) -> None:
             again = replace(pending, tried_at=draft.at, proving=True)
             draft.put_backend(replace(state, pending=again))
             draft.do(Prove(state.name))
+
+
+def slept(draft: Draft, seconds: float) -> None:
+    """Bring the ends of sessions nearer: where they run time went on while this machine slept."""
+    for name in draft.fleet.backends:
+        state = draft.backend(name)
+        session, pending = _older(state.session, seconds), _older(state.pending, seconds)
+        if session is not None or pending is not None:
+            state = replace(state, session=session, pending=pending)
+            draft.put_backend(state, durable=True)
+
+
+def _older(session: Session | None, seconds: float) -> Session | None:
+    if session is None:
+        return None
+    ends_at = None if session.ends_at is None else session.ends_at - seconds
+    return replace(session, started_at=session.started_at - seconds, ends_at=ends_at)
 
 
 # ── what the operator asks for ──────────────────────────────────────────────────────────────────

@@ -13,7 +13,7 @@ from orchestrator.core.assignment import candidate
 from orchestrator.core.choice import Candidate, Rank
 from orchestrator.core.draft import Draft
 from orchestrator.core.health import ALIVE
-from orchestrator.core.model import Backend, BackendState, Fleet, Now, Service, Tier
+from orchestrator.core.model import Backend, BackendState, Fleet, Health, Now, Service, Tier
 
 
 class State(StrEnum):
@@ -88,7 +88,9 @@ def service_state(fleet: Fleet, name: str, now: Now) -> State:
     one = candidate_of(fleet, assignment.active or "", now)
     if one is None:
         return State.DOWN
-    well = one.rank is Rank.READY and not suspect(fleet.backends[one.name], one)
+    # One that is about to end, or drained, and still serves, serves as well as ever.
+    well = one.rank >= Rank.LAST and one.health is Health.UP
+    well = well and not one.suspect and not suspect(fleet.backends[one.name], one)
     return State.SERVING if well and one.tier is not Tier.PAID else State.DEGRADED
 
 
