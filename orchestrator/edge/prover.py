@@ -52,7 +52,7 @@ class Prover:
         self._start("proof", backend, session, self._prove)
 
     def challenge(self, backend: str, session: SessionPlan) -> None:
-        """Ask for the identity alone."""
+        """Ask for the identity alone, twice if need be: one lost packet must not end a session."""
         self._start("challenge", backend, session, self._challenge)
 
     async def close(self) -> None:
@@ -115,8 +115,7 @@ class Prover:
         why = f"no answer within {CHALLENGE_S:g} s"
         try:
             async with asyncio.timeout(CHALLENGE_S), self._room:
-                driver = self._drivers(backend, session)
-                why = GONE if driver is None else await driver.identify(self._nonce())
+                why = await self._unknown(backend, session)
         except TimeoutError:
             pass
         except Exception:
@@ -125,6 +124,13 @@ class Prover:
         if why:
             log.info("challenge_not_met", backend=backend, problem=why)
         return Challenged(backend, session.id, ok=not why)
+
+    async def _unknown(self, backend: str, session: SessionPlan) -> str:
+        driver = self._drivers(backend, session)
+        if driver is None:
+            return GONE
+        why = await driver.identify(self._nonce())
+        return why and await driver.identify(self._nonce())
 
     def _nonce(self) -> str:
         return f"{self._random.getrandbits(NONCE_BITS):0{NONCE_BITS // 4}x}"

@@ -251,7 +251,23 @@ def test_a_challenge_asks_for_the_identity_alone(agent, ok):
 
     event, one = asyncio.run(main())
     assert event == Challenged("lab", "s-1", ok=ok)
-    assert one.asked == [WHO]
+    assert one.asked == [WHO] * (1 if ok else 2)
+
+
+def test_one_answer_that_is_lost_ends_no_session():
+    async def main():
+        async with Agent() as agent, World(SHORT) as there:
+            agent.answers[WHO] = HANG
+            there.prover.challenge("lab", agent.session)
+            async with asyncio.timeout(PATIENCE_S):
+                while not agent.asked:  # noqa: ASYNC110 - until it hangs there
+                    await asyncio.sleep(0.005)
+            agent.answers.pop(WHO)
+            return await there.reported(), agent.nonces
+
+    event, nonces = asyncio.run(main())
+    assert event == Challenged("lab", "s-1", ok=True)
+    assert len(set(nonces)) == 2
 
 
 def test_a_challenge_that_another_session_answers_is_not_met():
