@@ -25,6 +25,8 @@ LEAD_SHARE = 0.05  # … but never more than this much of it
 AGAIN_SHARE = 0.1  # what was spent is of use again when this much of it, or …
 AGAIN_S = 3600.0  # … this much time is left
 LOW, VERY_LOW = 80, 95
+EGRESS = "aion:egress"  # the key of what we send ourselves
+TUNNEL = "tunnel"  # the keys of requests through a tunnel whose host counts them end with this
 SAME = 1e-9  # shares of the limit that are no difference
 
 
@@ -45,8 +47,7 @@ class MeterSpec:
     `limit` None: it is counted and never spent. `backend` None: it is nobody's but ours.
     `rate_per_hour`: what an hour of being on costs, in `unit`; None for what is counted one by one.
     `block`: how much is reserved ahead, in `unit`; 0: a quarter of an hour, or a part of the limit.
-    `advisory`: being spent is told, but bars nobody. `host`: it counts requests to tunnels whose
-    host ends with this.
+    `advisory`: being spent is told, but bars nobody.
     """
 
     key: str
@@ -57,7 +58,6 @@ class MeterSpec:
     rate_per_hour: float | None = None
     block: float = 0.0
     advisory: bool = False
-    host: str = ""
 
 
 @dataclass(frozen=True, slots=True)

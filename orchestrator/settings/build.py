@@ -22,7 +22,7 @@ from orchestrator.core.model import (
 )
 from orchestrator.edge.alerts import AlertSettings, Channel
 from orchestrator.edge.dns.base import DnsSettings
-from orchestrator.settings import dnschecks, schema
+from orchestrator.settings import dnschecks, quotas, schema
 from orchestrator.settings.carriers import Config
 from orchestrator.settings.checks import url_of
 from orchestrator.settings.policies import policy
@@ -89,6 +89,7 @@ def fleet(reading: Reading) -> FleetConfig:
         controls=len(settings.health.controls),
         interval_s=settings.health.interval,
         seeds=_seeds(reading),
+        meters=quotas.meters(reading),
         operator_hours=_minutes(settings.alerts.operator_hours),
         timezone=settings.timezone,
     )

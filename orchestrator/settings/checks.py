@@ -10,7 +10,14 @@ import ipaddress
 from collections.abc import Iterator
 
 from backends import CANARYLESS, ENGINES, KINDS, REGISTERS
-from orchestrator.settings import clientchecks, credentials, dnschecks, hookchecks, keepalivechecks
+from orchestrator.settings import (
+    clientchecks,
+    credentials,
+    dnschecks,
+    hookchecks,
+    keepalivechecks,
+    quotas,
+)
 from orchestrator.settings.policies import (
     METERED_REQUESTS,
     MONTH_S,
@@ -25,8 +32,6 @@ from orchestrator.settings.schema import Backend
 from orchestrator.settings.values import NAME, is_remote, split, written
 
 _NOT_YET = {
-    "quota": "meters are not built into this version, so nothing holds it to this",
-    "cost": "meters are not built into this version, so nothing holds it to this",
     "session": "only what registers itself has sessions, so nothing ends with this",
     "start": "aion does not start backends in this version",
     "idle_stop": "aion does not stop backends in this version",
@@ -36,8 +41,8 @@ _NOT_YET = {
 def check(reading: Reading) -> None:
     """Add what is wrong to the reading's problems, and what surprises to its warnings."""
     groups = (_names, _server, _health, _backends, _services, _secrets)
-    groups = (*groups, clientchecks.check)
-    for group in (*groups, dnschecks.check, hookchecks.check, keepalivechecks.check):
+    tables = (dnschecks, hookchecks, keepalivechecks, clientchecks, quotas)
+    for group in (*groups, *(table.check for table in tables)):
         reading.problems += group(reading)
     for notes in (_unused, _surprises, keepalivechecks.notes):
         reading.warnings += notes(reading)

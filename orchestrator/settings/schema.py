@@ -69,6 +69,8 @@ class Server(Table):
     """A listener of its own for /metrics; without it /metrics needs the admin token."""
     body_limit: Annotated[int, Field(ge=1024, le=1_000_000_000)] = 2_000_000
     """Largest request body, in bytes."""
+    egress_limit: Annotated[int, Field(ge=1)] | None = None
+    """Warned of when what we send comes near to so many bytes a month."""
 
 
 class Health(Table):
@@ -126,6 +128,12 @@ class Quota(Table):
     requests: Annotated[int, Field(ge=1)] | None = None
     tokens: Annotated[int, Field(ge=1)] | None = None
     per: Literal["minute", "hour", "day", "week", "month"]
+    resets: str | None = None
+    """When a period begins: "saturday", "07:00", "saturday 07:00"; absent: Monday, midnight."""
+    timezone: TimeZone = "UTC"
+    """Whose calendar that is."""
+    rolling: bool = False
+    """What was used counts for one whole period, instead of until the next begins."""
 
 
 class Cost(Table):
@@ -133,9 +141,9 @@ class Cost(Table):
 
     per_hour: Annotated[float, Field(ge=0)] = 0.0
     limit: Annotated[float, Field(ge=0)] | None = None
-    """Never spend more."""
+    """Never spend more; in all, not by the month."""
     expires: dt.date | None = None
-    """When the credit ends."""
+    """From this day on nothing is left."""
 
 
 class KeepAlive(Table):
