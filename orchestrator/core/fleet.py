@@ -180,6 +180,8 @@ def _compare_clocks(
             if clock == BOOT and jump_s > 0:
                 metering.slept(draft, jump_s)
             _doubt(draft, f"{name} moved {jump_s:+.0f} s on its own")
+            if clock == BOOT and jump_s > 0:
+                sessions.slept(draft, jump_s)
             draft.change_world(tick=after)
             return
 
