@@ -35,6 +35,7 @@ PARTS = (
     "turns",
     "simulation",
     "exposure",
+    "agent",
 )
 LATEST = ROOT / "benchmarks/results/latest.json"
 COMMITTED = ROOT / "benchmarks/results/committed.json"

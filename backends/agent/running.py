@@ -85,21 +85,29 @@ class Running:
         child = self._left()
         while True:
             self.began = steady()
-            if child is None:
-                child = await self._start()
-            self._child = child
             try:
+                self._child = child = child or await self._start()
                 why = await self._watch(child)
+            except Refused as error:
+                if self._child is None:
+                    raise
+                why = str(error)  # it could be started before, so this may pass
             finally:
                 await self._unprepare()
             if steady() - self.began > CALM_S:
                 self._backoff.reset()
-            await child.stop()
+            if child is not None:
+                await child.stop()
             child = None
             wait_s = self._backoff.next()
             self._set("failed", why)
             self._printer.say("engine", f"{why}; starting it again in {spoken(wait_s)}")
             await asyncio.sleep(wait_s)
+
+    def kill(self) -> None:
+        """End it at once, if it is ours."""
+        if self._child is not None:
+            self._child.kill()
 
     async def stop(self) -> None:
         """End it, if it is ours."""

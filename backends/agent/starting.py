@@ -137,7 +137,10 @@ def start(*, wait: bool = True, token: str = "", **options: Any) -> Run | None:
         _show(run, lines)
     except KeyboardInterrupt:
         threading.Thread(target=run.stop, daemon=True).start()
-        _show(run, lines)
+        try:
+            _show(run, lines)
+        except KeyboardInterrupt:
+            to_stdout("It is still ending, in the background.")
     return None
 
 

@@ -88,19 +88,27 @@ class Tunnel:
         child, url = self._left()
         while True:
             began = steady()
-            if child is None:
-                child = await self._start()
-                url = ""
-            self._child = child
-            why = await self._live(child, url)
+            try:
+                self._child = child = child or await self._start()
+                why = await self._live(child, url)
+            except Refused as error:
+                if not self.url:
+                    raise
+                why = str(error)  # it could be opened before, so this may pass
             self._set(False, why)
             if steady() - began > CALM_S:
                 self._backoff.reset()
-            await child.stop()
-            child = None
+            if child is not None:
+                await child.stop()
+            child, url = None, ""
             wait_s = self._backoff.next()
             self._printer.say("tunnel", f"{why}; opening it again in {spoken(wait_s)}")
             await asyncio.sleep(wait_s)
+
+    def kill(self) -> None:
+        """Close it at once."""
+        if self._child is not None:
+            self._child.kill()
 
     async def stop(self) -> None:
         """Close it."""

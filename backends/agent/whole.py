@@ -19,7 +19,7 @@ from typing import Any
 import aiohttp
 
 from . import VERSION, place, takeover
-from .clock import Backoff, steady
+from .clock import Backoff
 from .errors import Gone, Refused
 from .installing import Installer
 from .keys import Keys
@@ -85,6 +85,10 @@ class Whole:
             try:
                 ending = await self._ending
                 return await self._finish(ending, tasks)
+            except asyncio.CancelledError:
+                self.engine.kill()
+                self.tunnel.kill()
+                raise
             finally:
                 for task in tasks.values():
                     task.cancel()
@@ -271,8 +275,3 @@ class Whole:
         if not refused:
             self._printer.say("agent", "ended in good order")
         return int(refused)
-
-    @staticmethod
-    def now() -> float:
-        """Give the steady clock, for those who start us."""
-        return steady()

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 
 import httpx
@@ -185,3 +186,42 @@ def test_nothing_is_fetched_where_that_is_not_wanted(world):
     agent = world.agent("--no-install", env={"PATH": "/usr/bin:/bin"}, **options)
     assert agent.ended() == 1
     assert "cloudflared is not installed" in agent.said()
+
+
+def test_a_second_interrupt_ends_everything_at_once(world):
+    port = free_port()
+    slow = f"{sys.executable} -c 'import time; time.sleep(60)'"
+    agent = world.agent(engine_command=ENGINE, engine_port=port, save_command=slow)
+    world.ready()
+    pid = engine_pid(world, port)
+    agent.signal(signal.SIGINT)
+    until(lambda: "ending" in agent.said(), "it heard")
+    agent.signal(signal.SIGINT)
+    assert agent.ended(20) == 1
+    until(lambda: not alive(pid), "the engine is gone")
+
+
+def test_an_engine_whose_port_was_taken_meanwhile_is_tried_again(world):
+    port = free_port()
+    agent = world.agent(engine_command=ENGINE, engine_port=port)
+    world.ready()
+    first = engine_pid(world, port)
+    squatter = world.folder / "squat.py"
+    squatter.write_text(
+        "import socket, sys, time\n"
+        "s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)\n"
+        "while True:\n"
+        "    try: s.bind(('127.0.0.1', int(sys.argv[1]))); break\n"
+        "    except OSError: time.sleep(0.001)\n"
+        "s.listen(); print('in', flush=True); time.sleep(1000)\n"
+    )
+    child = subprocess.Popen([sys.executable, str(squatter), str(port)], stdout=subprocess.PIPE)
+    world.children.append(child)
+    world.closing.append(child.stdout)
+    os.kill(first, signal.SIGKILL)
+    assert child.stdout.readline() == b"in\n"
+    until(lambda: "is in use" in agent.said(), "it is said")
+    assert agent.child.poll() is None
+    child.kill()
+    child.wait()
+    world.ready()
