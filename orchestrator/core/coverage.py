@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from orchestrator.core.demand import TIERS, boot_s, starting
 from orchestrator.core.health import ALIVE
 from orchestrator.core.meters import MeterSpec, Unit
 from orchestrator.core.model import (
@@ -23,11 +24,9 @@ from orchestrator.core.model import (
 from orchestrator.core.purses import Draws, draws_of
 from orchestrator.core.spans import Span
 
-BOOT_S = 300.0  # of a machine that was never started before
 BY_HAND_S = 600.0  # from asking a human to being up, where that was never measured
 COMING = (Health.UNKNOWN, Health.STARTING, Health.WARMING)
 DRAINED = "it is drained"
-TIERS = list(Tier)
 
 
 class Means(StrEnum):
@@ -69,11 +68,10 @@ class Cover:
         return self.tier, self.means is Means.HUMAN, self.priority, self.backend
 
 
-def p90(values: Sequence[float], default: float) -> float:
-    """Give the value that nine of ten do not exceed."""
-    if not values:
-        return default
-    return sorted(values)[math.ceil(0.9 * len(values)) - 1]
+def by_hand_s(state: BackendState) -> float:
+    """Say within how many seconds of being asked nine of ten had it up."""
+    took = state.hand_starts
+    return sorted(took)[math.ceil(0.9 * len(took)) - 1] if took else BY_HAND_S
 
 
 def covers_of(fleet: Fleet, now: Now, ends: float) -> list[Cover]:
@@ -102,7 +100,7 @@ def _cover(config: FleetConfig, spec: Backend, state: BackendState, now: Now, en
         free_at = max(free_at, power.retry_at + shift_s)
     if there is not None and means is Means.MACHINE:
         if there[1] >= ends:  # on without an end: kept on while it is needed, and no longer
-            there, warm, free_at = None, True, max(free_at, there[0])
+            free_at, there, warm = max(free_at, there[0]), None, True
         else:
             free_at = max(free_at, there[1])
     by_hand = means is Means.HUMAN
@@ -113,7 +111,7 @@ def _cover(config: FleetConfig, spec: Backend, state: BackendState, now: Now, en
         there=there,
         means=means,
         free_at=free_at,
-        takes_s=p90(state.hand_starts, BY_HAND_S) if by_hand else p90(state.boots, BOOT_S),
+        takes_s=by_hand_s(state) if by_hand else boot_s(state),
         lasts_s=spec.session_s,
         warm=warm,
         draws=draws_of(config.meters, spec.name),
@@ -159,13 +157,11 @@ def _there(spec: Backend, state: BackendState, now: Now, ends: float) -> Span | 
         if not until:
             return _booting(spec, state, now, ends)
         return (now.wall, max(until)) if max(until) > now.wall else None
-    if state.power is not None and state.power.phase is PowerPhase.STARTING:
+    if starting(state):
         return _booting(spec, state, now, ends)
     if state.power is not None and state.power.phase in (PowerPhase.OFF, PowerPhase.STOPPING):
         return None
-    if state.health not in ALIVE and state.health not in COMING:
-        return None
-    if spec.powered and state.health not in ALIVE and state.power is None:
+    if state.health not in ALIVE and (spec.powered or state.health not in COMING):
         return None
     return now.wall, ends
 
@@ -173,10 +169,11 @@ def _there(spec: Backend, state: BackendState, now: Now, ends: float) -> Span | 
 def _booting(spec: Backend, state: BackendState, now: Now, ends: float) -> Span | None:
     """Say when a start under way is done and how long it lasts; None if none is."""
     power = state.power
-    if power is None or power.phase is not PowerPhase.STARTING or power.asked_at is None:
+    if power is None or not starting(state):
         return None
-    asked = power.asked_at + now.wall - now.at
-    up = max(now.wall, asked + p90(state.boots, BOOT_S))
+    asked = power.launched_at if power.launched_at is not None else now.at
+    asked += now.wall - now.at
+    up = max(now.wall, asked + boot_s(state))
     over = ends if spec.session_s is None else min(ends, asked + spec.session_s)
     return (up, over) if up < over else None
 

@@ -27,8 +27,8 @@ UNNEEDED, SUPERSEDED = "it is not needed any more", "a new session takes over"
 class Run:
     """One life of a backend, in Unix time.
 
-    `asked_at`: when it has to be started, None for one that goes on already. `why_over`: why it
-    does not last longer.
+    `asked_at`: when it has to be started, None for one that goes on already; `needed_at`: for the
+    hours from then on. `why_over`: why it does not last longer.
     """
 
     backend: str
@@ -37,6 +37,7 @@ class Run:
     asked_at: float | None = None
     by_hand: bool = False
     why_over: str = ""
+    needed_at: float = 0.0
 
 
 @dataclass(slots=True, eq=False)
@@ -118,7 +119,7 @@ class Starter:
         if until <= max(at, asked + takes_s):
             return None
         why = self._why(asked, until, ends)
-        return Run(cover.backend, asked + takes_s, until, asked, why_over=why)
+        return Run(cover.backend, asked + takes_s, until, asked, why_over=why, needed_at=at)
 
     def _until(self, began: float, at: float, ends: float) -> float:
         lasts_s = self.cover.lasts_s
@@ -155,7 +156,9 @@ class Starter:
             return None
         asked = up - self.cover.takes_s
         why = self._why(up, until, math.inf)
-        return Run(self.cover.backend, up, until, asked, by_hand=True, why_over=why)
+        return Run(
+            self.cover.backend, up, until, asked, by_hand=True, why_over=why, needed_at=max(at, up)
+        )
 
 
 def up_moments(cover: Cover, awake: Sequence[Span]) -> list[Span]:

@@ -9,6 +9,7 @@ from typing import Any
 from orchestrator.core import (
     commands,
     evidence,
+    lookahead,
     metering,
     notices,
     power,
@@ -162,6 +163,8 @@ def _tick(draft: Draft, event: Tick) -> None:
     power.watch(draft)
     for name, state in draft.fleet.services.items():
         _watch_service(draft, name, state)
+    if int(draft.at) % lookahead.EVERY_S == 0:
+        lookahead.watch(draft)
     if int(draft.at) % SLOWLY_S == 0:
         metering.watch(draft)
         notices.remind(draft)

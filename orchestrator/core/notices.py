@@ -29,6 +29,7 @@ from orchestrator.core.model import (
 UNREAD_S = 900.0  # a provider that does not say for so long how a backend is
 STOPPING_S = 600.0  # what is stopped is off by then
 PATIENCE_S = 300.0  # a DNS API out of reach is told after this long: discovery and gateway go on
+ASKED_EARLY = "start_soon"  # opened and closed by `lookahead`
 TIERS = list(Tier)
 FLAGS: Mapping[str, Severity] = {
     "alerts_down": Severity.WARNING,
@@ -162,7 +163,8 @@ def _of_backend(draft: Draft, name: str) -> Iterator[Wrong]:
             ending = {"backend": name, "ends_at": f"{session.ends_at:.0f}"}
             if spec.restart_url is not None:
                 ending["url"] = spec.restart_url
-            yield Wrong("session_ending", name, Severity.WARNING, ending)
+            told = _asked_early(draft, name)
+            yield Wrong("session_ending", name, Severity.WARNING, ending, quiet=told)
     if spec.powered:
         yield from _of_power(draft, state)
 
@@ -187,6 +189,12 @@ def _of_power(draft: Draft, state: BackendState) -> Iterator[Wrong]:
 def _of_meter(draft: Draft, key: str) -> Iterator[Wrong]:
     for kind, params in metering.wrongs(draft, key).items():
         yield Wrong(kind, key, Severity.WARNING, params)
+
+
+def _asked_early(draft: Draft, name: str) -> bool:
+    """Say whether a human was asked already to start this one again."""
+    early = (one for one in draft.open_incidents() if one.kind == ASKED_EARLY)
+    return any(one.params.get("backend") == name for one in early)
 
 
 def _flapping(state: BackendState, level: int) -> Wrong:
@@ -320,6 +328,8 @@ def _explained_now(draft: Draft, incident: Incident) -> bool:
     """Say whether a bigger incident explains this one, which was open before."""
     if incident.kind in OF_SERVICE:
         return draft.world.isolated_since is not None
+    if incident.kind == ASKED_EARLY:
+        return draft.incident(f"restart_needed:{incident.subject}") is not None
     known = incident.kind in OF_BACKEND and incident.subject in draft.config.backends
     return known and _explained(draft, incident.subject)
 

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
 
-from orchestrator.core.coverage import TIERS, covers_of
+from orchestrator.core.assignment import margin_s
+from orchestrator.core.coverage import covers_of
+from orchestrator.core.demand import TIERS
 from orchestrator.core.filling import UNNEEDED, Run, Starter, fill, up_moments
 from orchestrator.core.gaps import Gap, gap_of
 from orchestrator.core.hours import awake
@@ -67,12 +69,14 @@ class Handover:
 class Ask:
     """What a human has to start: best between `at` and `by`, both in operator hours.
 
-    It then covers from `begins` to `ends`. `url` "": there is no page to open.
+    It is then up from `begins` to `ends`, for the hours from `needed_at` on. `url` "": there is no
+    page to open.
     """
 
     backend: str
     at: float
     by: float
+    needed_at: float
     begins: float
     ends: float
     url: str
@@ -149,7 +153,9 @@ def _sheet(fleet: Fleet, now: Now, ends: float) -> _Sheet:
     hours = awake(config.operator_hours, config.timezone, now.wall, ends)
     starters = {}
     for cover in covers_of(fleet, now, ends):
-        leads = (s.rotation.lead_s for s in config.services.values() if cover.backend in s.backends)
+        spec = config.backends[cover.backend]
+        pools = (one for one in config.services.values() if spec.name in one.backends)
+        leads = (max(one.rotation.lead_s, margin_s(spec, one)) for one in pools)
         ups = up_moments(cover, hours)
         starters[cover.backend] = Starter(cover, purses, max(leads, default=0.0), ups)
     whole = {name: [(now.wall, ends)] for name in config.services}
@@ -325,6 +331,7 @@ def _asks(sheet: _Sheet, line: Sequence[_Piece], stretches: Sequence[Stretch]) -
             backend=run.backend,
             at=min(run.asked_at, max(opens, run.asked_at - spec.warn_before_s)),
             by=run.asked_at,
+            needed_at=run.needed_at,
             begins=run.up_at,
             ends=min(run.ends_at, sheet.ends),
             url=sheet.starters[run.backend].cover.url,

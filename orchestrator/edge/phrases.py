@@ -203,26 +203,19 @@ KINDS: dict[str, Phrases] = {
             N_("If it was not you who started it: aion token revoke {backend}"),
         ),
     ),
+    "start_soon": Phrases(
+        titles=(N_("Please start {backend} by {latest}"), N_("Please start {backend} soon")),
+        body=(
+            N_("From {gap_at} on nobody else can serve {service}."),
+            N_("{reason}."),
+            N_("Open {url}"),
+        ),
+        over=(N_("Nobody needs to start {backend} for {service} now"),),
+    ),
     "session_ending": Phrases(
         titles=(N_("The session of {backend} ends at {ends_at}"), N_("{backend} ends soon")),
         body=(N_("To have no gap, start another one now: {url}"),),
         over=(N_("{backend} need not be watched any more"),),
-    ),
-    "meter_low": Phrases(
-        titles=(
-            N_("{meter}: {percent} % of {limit} is used"),
-            N_("{meter}: {limit} will not last at this rate"),
-        ),
-        body=(N_("It starts again at {until}."), N_("To see all meters: aion meters")),
-        over=(N_("{meter} will do"),),
-    ),
-    "meter_spent": Phrases(
-        titles=(N_("{meter}: all of {limit} is used"),),
-        body=(
-            N_("There is more at {until}."),
-            N_("Nothing that uses it is chosen or started before."),
-        ),
-        over=(N_("{meter} has something left again"),),
     ),
     "meter_low": Phrases(
         titles=(

@@ -31,7 +31,7 @@ LOCALE = Path(__file__).with_name("locale")
 MAX_VALUE = 300
 _DURATIONS = frozenset({"gap", "wait", "lasted", "for"})
 _OURS = frozenset({"subject", "name", "since", "lasted", "incident", "by"})
-_MOMENTS = frozenset({"retry_at", "until", "ends_at"})
+_MOMENTS = frozenset({"retry_at", "until", "ends_at", "latest", "gap_at"})
 _NUMBER = re.compile(r"-?[0-9]{1,11}(\.[0-9]{1,9})?")  # nan and inf are words, not numbers
 
 

@@ -306,7 +306,7 @@ def test_a_machine_that_is_on_needs_no_boot_and_one_that_starts_is_waited_for():
     on = Power(PowerPhase.ON)
     state = BackendState("vm", Health.UP, power=on)
     assert line(planned(fleet(machine(), states={"vm": state}), 4)) == [("Mon 09:00", "vm", "auto")]
-    asked = Power(PowerPhase.STARTING, asked_at=MONDAY - SHIFT - 100.0)
+    asked = Power(PowerPhase.STARTING, launch="aion-vm-1", launched_at=MONDAY - SHIFT - 100.0)
     state = BackendState("vm", Health.DOWN, power=asked)
     found = planned(fleet(machine(), states={"vm": state}), 4)
     assert found.gaps[0].ends - MONDAY == pytest.approx(200.0)
