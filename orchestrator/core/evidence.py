@@ -46,6 +46,7 @@ PROVEN_S = 6.0  # while controls fail: how long before a request an answer prove
 PROOFS_KEPT_S = 15.0  # longer than that and a time-out
 ASK_AHEAD_S = 20.0  # before a lease lapses, so that nobody moves for want of an answer
 WITNESSES = 3  # healthy remote backends asked when the controls' word is not believed
+PROVEN_AGAIN_S = 60.0  # a silent one that proved itself is asked so often: tunnels count requests
 BAD = (Verdict.FAILED, Verdict.LOADING)
 
 
@@ -376,8 +377,9 @@ def _watch_lease(draft: Draft, state: BackendState, session: Session, elapsed_s:
         draft.put_backend(replace(state, ok_since=None))
     lapsing = draft.at - session.beat_at >= session.lease_s - ASK_AHEAD_S
     fast_s = draft.config.backends[state.name].health.fast_interval_s
+    again_s = PROVEN_AGAIN_S if session.challenge_ok else fast_s
     asked = session.challenged_at
-    if lapsing and not session.revoked and (asked is None or draft.at - asked >= fast_s):
+    if lapsing and not session.revoked and (asked is None or draft.at - asked >= again_s):
         session = replace(session, challenged_at=draft.at)
         draft.put_backend(replace(draft.backend(state.name), session=session))
         draft.do(Challenge(state.name))

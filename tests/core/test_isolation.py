@@ -6,6 +6,8 @@ import pytest
 
 from orchestrator.core.events import (
     AskControls,
+    Challenge,
+    Challenged,
     ControlsAnswered,
     Heartbeat,
     Observed,
@@ -463,3 +465,19 @@ def test_a_good_answer_is_not_judged_by_the_failures_before_it():
     world.sees("a")
     assert world.fleet.backends["a"].health is Health.UP
     assert not any(entry.action == "health" for entry in world.entries)
+
+
+def test_a_silent_session_that_proved_itself_is_challenged_once_a_minute():
+    world = notebooks("a", "b")
+    world.forget()
+    asked = 0
+    for _ in range(600):
+        world.tick()
+        beats(world, "b")
+        world.sees("a")
+        if Challenge("a") in world.effects:
+            asked += 1
+            world.forget()
+            world.give(Challenged("a", "s-a", ok=True))
+    assert world.active == "a"
+    assert 9 <= asked <= 10
