@@ -1,6 +1,7 @@
 """Run again: after a kill, beside a run that is there, in the same kernel; ways to start it."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,10 +11,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from backends.agent import VERSION, bundle
+import backends
+from backends.agent import VERSION, bundle, engines, settings
+from backends.agent.settings import NAMES
 from orchestrator import __version__
 from tests.agent.aion import TOKEN
-from tests.agent.kit import PROGRAMS, alive, free_port, until
+from tests.agent.kit import PROGRAMS, ROOT, alive, free_port, until
 
 ENGINE = f"{sys.executable} {PROGRAMS / 'engine.py'} --port {{port}}"
 SECRETS = {
@@ -288,3 +291,17 @@ def test_it_is_the_agent_that_a_browser_would_reach(world):
     agent = world.agent(engine_url=world.engine())
     world.ready()
     assert httpx.get(agent.url + "/.aion/health").headers["aion-agent"]
+
+
+def test_every_option_is_in_its_page():
+    page = (ROOT / "docs/agent.md").read_text()
+    table = page.partition("## Options")[2].partition("\n## ")[0]
+    told = re.findall(
+        r"`([a-z_0-9]+)`",
+        "\n".join(row.split("|")[1] for row in table.splitlines() if row.startswith("|")),
+    )
+    assert sorted(told) == sorted(NAMES)
+
+
+def test_the_agent_knows_the_same_engines_as_the_daemon():
+    assert set(settings.ENGINES) == set(backends.ENGINES) == set(engines.ENGINES)
