@@ -57,6 +57,7 @@ NOUNS = (
     Noun("init", "init", "init", "Ask five questions, write aion.toml and credentials", SET_UP),
     Noun("demo", "demo", "demo", "Demo backends and the daemon, on loopback", SET_UP),
     Noun("serve", "serve", "serve", "Run the daemon", SET_UP),
+    Noun("notebook", "notebook", "notebook", "Write the notebook that runs a backend", SET_UP),
     Noun("config", "config", "app", "The configuration: check, show, schema", SET_UP),
     Noun("secret", "secret", "app", "Credentials: set, list, rotate", SET_UP),
     Noun("service", "service", "app", "The systemd unit: install, status", SET_UP),

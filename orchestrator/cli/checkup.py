@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.cli import reach
+from orchestrator.cli import reach, terms
 from orchestrator.cli.finding import ADVICE, FAILED, PASSED, Finding
 from orchestrator.cli.where import base_url, find_config
 from orchestrator.errors import AionError, ConfigError
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 ROOM_BYTES = 500_000_000
 SYSTEM_CONFIG, SYSTEM_STATE = Path("/etc/aion/aion.toml"), Path("/var/lib/aion")
-_COLAB = "colab.research.google.com"
 
 
 async def examine(given: Path | None) -> AsyncIterator[Finding]:
@@ -199,11 +198,8 @@ def _advice(config: Config) -> Iterator[Finding]:
         yield Finding(ADVICE, "dead-man", text, "add [deadman] with a ping URL (healthchecks.io)")
     else:
         yield Finding(PASSED, "dead-man", "an outside service is pinged")
-    for name, backend in config.fleet.backends.items():
-        if _COLAB in (backend.restart_url or "") or backend.kind == "colab":
-            # https://research.google.com/colaboratory/faq.html
-            text = (
-                "Google's FAQ forbids, on Colab's managed runtimes, web services unrelated to"
-                " interactive computing, remote proxies and the use of several accounts"
-            )
-            yield Finding(ADVICE, f"terms of {name}", text, "read it before you rely on Colab")
+    for name, plan in config.plans.items():
+        platform = getattr(plan.options, "platform", plan.backend.kind)
+        if rules := terms.of(platform, plan.backend.restart_url):
+            text = f"{rules.text} ({rules.link})"
+            yield Finding(ADVICE, f"terms of {name}", text, rules.advice)

@@ -55,6 +55,15 @@ def test_a_dead_backend_and_a_taken_port_fail_with_a_remedy(tmp_path):
     assert found["alerts"]["outcome"] == "ADVICE"
 
 
+@pytest.mark.parametrize(("platform", "host"), [("colab", "Google"), ("kaggle", "Kaggle")])
+def test_the_terms_of_a_notebooks_host_are_named(tmp_path, platform, host):
+    more = f'[backends.one]\nkind = "notebook"\nplatform = "{platform}"\n'
+    _, found = examined(tmp_path, 8765, more=more + '[backends.two]\nkind = "notebook"\n')
+    assert found["terms of one"]["outcome"] == "ADVICE"
+    assert host in found["terms of one"]["text"]
+    assert "terms of two" not in found
+
+
 def test_what_registers_itself_is_not_looked_for_without_its_session(tmp_path):
     _, found = examined(tmp_path, 8765, more='[backends.colab]\nkind = "notebook"\n')
     assert found["backend colab"]["outcome"] == "PASSED"

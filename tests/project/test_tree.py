@@ -196,7 +196,21 @@ def test_a_lock_agrees_with_pyproject(name, extras):
 
 def test_the_development_lock_holds_the_runtime_lock():
     run, develop = (locked(name) for name in LOCKS)
-    assert {n: str(r) for n, (r, _) in run.items()} == {n: str(develop[n][0]) for n in run}
+    assert {n: r.specifier for n, (r, _) in run.items()} == {
+        n: develop[n][0].specifier for n in run
+    }
+    for system in ("linux", "darwin", "win32"):
+        for implementation in ("CPython", "PyPy"):
+            place = {
+                "sys_platform": system,
+                "platform_python_implementation": implementation,
+                "implementation_name": implementation.lower(),
+            }
+            needed = {
+                n for n, (r, _) in run.items() if r.marker is None or r.marker.evaluate(place)
+            }
+            there = {n for n in run if (m := develop[n][0].marker) is None or m.evaluate(place)}
+            assert needed <= there, place
 
 
 def test_there_is_no_lock_that_carries_addresses():
