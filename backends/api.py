@@ -114,6 +114,18 @@ class RateLimits:
     tokens: int | None = None
     tokens_left: int | None = None
 
+    def budget(self) -> tuple[tuple[str, float, float], ...]:
+        """Give what is limited, the limit and what is left, of each that is said whole."""
+        said = (
+            ("requests", self.requests, self.requests_left),
+            ("tokens", self.tokens, self.tokens_left),
+        )
+        return tuple(
+            (what, float(limit), float(left))
+            for what, limit, left in said
+            if limit is not None and left is not None
+        )
+
 
 def rate_limits(reply: Reply) -> RateLimits:
     """Read Groq's and OpenAI's headers, else OpenRouter's `X-RateLimit-Limit` and `-Remaining`."""
@@ -168,10 +180,10 @@ class Driver:
         reply = await self._ask("POST", self._base + CHAT, call.body, timeout_s)
         if isinstance(reply, Finding):
             return self._seen(Source.CANARY, reply)
-        found = _refused(reply, self._ports.clock.wall())
+        found, body = _refused(reply, self._ports.clock.wall()), parse(reply)
         if found is None:
-            found = OK if call.done(parse(reply)) else failed("answers 200, but with no completion")
-        return self._seen(Source.CANARY, found, reply)
+            found = OK if call.done(body) else failed("answers 200, but with no completion")
+        return replace(self._seen(Source.CANARY, found, reply), tokens=_tokens(body))
 
     async def _list(self) -> Observation:
         reply = await self._ask("GET", f"{self._base}/models")
@@ -225,6 +237,7 @@ class Driver:
             None if compared is None else compared.models,
             () if compared is None else compared.missing,
             found.retry_after_s,
+            budget=() if reply is None else self.limits.budget(),
         )
 
 
@@ -234,6 +247,13 @@ def _key_check(plan: Plan) -> KeyCheck | None:
     if plan.options.key_check:
         return KeyCheck(plan.options.key_check, lambda _: OK)
     return KEY_CHECKS.get(urlsplit(plan.options.base_url).hostname or "")
+
+
+def _tokens(body: object) -> int:
+    """Read what a completion used, 0 where it does not say."""
+    usage = body.get("usage") if isinstance(body, dict) else None
+    total = usage.get("total_tokens") if isinstance(usage, dict) else None
+    return max(0, total) if isinstance(total, int) and not isinstance(total, bool) else 0
 
 
 def _refused(reply: Reply, wall: float) -> Finding | None:

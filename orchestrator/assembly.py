@@ -36,6 +36,7 @@ from orchestrator.core.model import FleetConfig, Health, Now, Session, Source
 from orchestrator.edge.alerts import AlertSettings, Courier
 from orchestrator.edge.clock import CarriedClock
 from orchestrator.edge.controls import Controls
+from orchestrator.edge.counting import Counts
 from orchestrator.edge.dns import open_provider
 from orchestrator.edge.dns.base import DnsSettings, Provider
 from orchestrator.edge.dns.publisher import Publisher
@@ -90,7 +91,7 @@ class Assembly:
     """
 
     def __init__(self, wanted: Wanted, saved: Saved, store: Store, outside: Outside) -> None:
-        clock, random, http = outside.clock, outside.random, outside.http
+        clock, random = outside.clock, outside.random
         fleet = resumed(
             wanted.fleet,
             Now(clock.steady(), clock.wall()),
@@ -104,8 +105,10 @@ class Assembly:
         )
         self.settled = asyncio.Event()
         self.loop = loop = Loop(fleet, clock=clock, store=store)
+        self.counts = Counts(lambda: loop.fleet, loop.report)
+        http, guarded = self.counts.over(outside.http), self.counts.over(outside.guarded)
         self._wanted, self._store, self._clock = wanted, store, clock
-        self._ports = Ports(http, outside.guarded, clock, random)
+        self._ports = Ports(http, guarded, clock, random)
         self.pacer = Pacer(
             interval_s=self._interval_s,
             limit_s=self._limit_s,
@@ -147,6 +150,7 @@ class Assembly:
         loop.on(Deliver, lambda _: self._courier.poke())
         loop.on(Reconcile, lambda effect: self.publisher.poke(effect.service))
         loop.subscribe(self._turned)
+        loop.watch(self.counts.seen)
 
     def works(self) -> Iterator[tuple[str, Work[Any, Any, None]]]:
         """Give what must run, by name, until it is cancelled; none of it ends by itself."""
@@ -226,7 +230,8 @@ class Assembly:
             return None
         at = self._clock.steady()
         if source is Source.CANARY:
-            return next_canary_s(state, spec.health, at)
+            spent = state.exhausted_until is not None and state.exhausted_until > at
+            return None if spent else next_canary_s(state, spec.health, at)
         isolated = spec.remote and fleet.world.isolated_since is not None
         policy = spec.health if state.session is None else spared(spec.health, state.session.url)
         return next_probe_s(state, policy, at, isolated=isolated)
@@ -241,6 +246,7 @@ class Assembly:
     async def _flush(self) -> None:
         while True:
             await asyncio.sleep(FLUSH_S)
+            self.counts.flush()
             try:
                 await self._store.flush()
             except AionError as error:  # statistics wait in memory; what is decided is told of

@@ -168,6 +168,7 @@ class Daemon:
                 reload=self.reload,
                 tell=tell,
                 version=__version__,
+                sent=self._assembly.counts.sent,
             )
         )
 

@@ -48,6 +48,13 @@ def watch(draft: Draft) -> None:
     _bar_all(draft, specs)
 
 
+def _bar_owners(draft: Draft, keys: Iterable[str]) -> None:
+    specs = draft.config.meters
+    owners = {specs[key].backend for key in keys if key in specs and not specs[key].advisory}
+    if owners:
+        _bar_all(draft, [spec for spec in specs.values() if spec.backend in owners])
+
+
 def _bar_all(draft: Draft, specs: Iterable[MeterSpec]) -> None:
     owned: dict[str, list[MeterSpec]] = {}
     for spec in specs:
@@ -66,7 +73,7 @@ def spent(draft: Draft, event: Spent) -> None:
         state = _of(draft, key)
         wall = ledger.believed(state, draft.at, draft.now.wall)
         _put(draft, spec, ledger.count(state, spec, amount, draft.at, wall))
-    _bar_all(draft, draft.config.meters.values())
+    _bar_owners(draft, [key for key, _ in event.amounts])
 
 
 def provider_said(draft: Draft, event: ProviderSaid) -> None:
@@ -77,7 +84,7 @@ def provider_said(draft: Draft, event: ProviderSaid) -> None:
     state = _of(draft, event.key)
     wall = ledger.believed(state, draft.at, draft.now.wall)
     _put(draft, spec, ledger.told(state, spec, event.figure, draft.at, wall))
-    _bar_all(draft, draft.config.meters.values())
+    _bar_owners(draft, [event.key])
 
 
 def slept(draft: Draft, seconds: float) -> None:

@@ -68,7 +68,8 @@ class Observation:
 
     `detail` is one line for the operator. `models` is the list the backend gave, None when it was
     not asked; `missing` are configured models that the list lacks. `retry_after_s` comes with
-    BUSY.
+    BUSY. `tokens` is what a completion used; `budget` what the provider says of its limits: what
+    is limited, the limit, what is left.
     """
 
     backend: str
@@ -80,6 +81,8 @@ class Observation:
     models: tuple[str, ...] | None = None
     missing: tuple[str, ...] = ()
     retry_after_s: float | None = None
+    tokens: int = 0
+    budget: tuple[tuple[str, float, float], ...] = ()
 
 
 # ── configuration, as the core sees it ──────────────────────────────────────────────────────────

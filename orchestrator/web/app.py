@@ -20,6 +20,7 @@ from orchestrator.web.parts import Parts
 from orchestrator.web.ports import App, LoopPort, Message, Receive, Scope, Send
 from orchestrator.web.problems import NOSNIFF, Problem, method_not_allowed, respond, send_problem
 from orchestrator.web.register import AgentFile, RegisterLock, Registrar
+from orchestrator.web.sending import counted
 from orchestrator.web.server import Server
 from orchestrator.web.sessions import SessionLock, Sessions
 from orchestrator.web.status import Pages
@@ -122,7 +123,8 @@ def limits(settings: WebSettings) -> Limits:
 def servers(web: Web) -> list[Server]:
     """Return the listeners the settings ask for: the main one, and one for metrics if wanted."""
     settings = web.parts.settings
-    main = Server(web, settings.host, settings.port, limits(settings), web.close)
+    app = counted(web, web.parts.sent) if web.parts.sent is not None else web
+    main = Server(app, settings.host, settings.port, limits(settings), web.close)
     if settings.metrics is None:
         return [main]
     return [main, Server(web.metrics, *settings.metrics, limits(settings))]

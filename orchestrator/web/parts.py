@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from orchestrator.core.model import Incident
@@ -17,7 +18,10 @@ def plainly(incident: Incident) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The rest of the daemon as the web sees it. `tell` says an incident in one sentence."""
+    """The rest of the daemon as the web sees it. `tell` says an incident in one sentence.
+
+    `sent` is told how many bytes are sent.
+    """
 
     settings: WebSettings
     loop: LoopPort
@@ -26,3 +30,4 @@ class Parts:
     reload: Reload | None = None
     tell: Tell = plainly
     version: str = "0"
+    sent: Callable[[int], None] | None = None
