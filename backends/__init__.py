@@ -13,12 +13,11 @@ KINDS: Final[dict[str, str]] = {
     "static": "backends.static",
     "api": "backends.api",
     "notebook": "backends.notebook",
+    "command": "backends.command",
     "fake": "backends.fake",
 }
 
-PLANNED: Final[frozenset[str]] = frozenset(
-    {"kaggle", "gce", "runpod", "vast", "libcloud", "colab", "command"}
-)
+PLANNED: Final[frozenset[str]] = frozenset({"kaggle", "gce", "runpod", "vast", "libcloud", "colab"})
 """Kinds that a later version brings: named so that a configuration that uses them is told so."""
 
 ENGINES: Final[tuple[str, ...]] = (
@@ -40,8 +39,21 @@ ENGINES: Final[tuple[str, ...]] = (
 REGISTERS: Final[frozenset[str]] = frozenset({"notebook"})
 """Kinds whose address arrives with a session."""
 
+POWERED: Final[frozenset[str]] = frozenset({"command"})
+"""Kinds whose drivers do what `backends.base.Powered` says."""
+
 CANARYLESS: Final[frozenset[str]] = frozenset({"http", "tcp"})
 """Engines of which no completion can be asked: no canary is to be planned for them."""
+
+
+def registers(kind: str, options: object) -> bool:
+    """Say whether a backend's address arrives with a session."""
+    return kind in REGISTERS or bool(getattr(options, "registers", False))
+
+
+def powered(kind: str, options: object) -> bool:
+    """Say whether aion can start and stop a backend."""
+    return kind in POWERED or bool(getattr(options, "power", None))
 
 
 def kind(name: str) -> ModuleType:

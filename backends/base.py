@@ -7,7 +7,7 @@ needs of the outside comes as a `Ports`; it imports no client library and reads 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
 from orchestrator.core.model import Backend, Observation
+from orchestrator.core.powering import PowerReport
+from orchestrator.errors import ChildFailed
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,38 @@ class Children(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a program ended: `status` is its exit status, negative for a signal.
+
+    `stdout` and `stderr` are the ends of what it wrote.
+    """
+
+    status: int
+    stdout: str = ""
+    stderr: str = ""
+
+
+class Programs(Protocol):
+    """Runs programs that the operator configured: an argument list, never a shell."""
+
+    async def __call__(
+        self, argv: Sequence[str], *, env: Mapping[str, str], stdin: str, timeout_s: float
+    ) -> Ended:
+        """Run it to its end, with an allow-listed environment and `env` on top.
+
+        Secrets go in `stdin`, never elsewhere. Raises `ChildFailed` if it cannot be started, and
+        `ChildTimedOut` after `timeout_s`, when it and whatever it started in its process group is
+        gone.
+        """
+        ...
+
+
+async def no_programs(argv: Sequence[str], **_given: Any) -> Ended:
+    """Refuse: where programs must not be run."""
+    raise ChildFailed(f"{argv[0]} cannot be run here")
+
+
 class Clock(Protocol):
     """The clocks of the world, all in seconds."""
 
@@ -105,6 +139,7 @@ class Ports:
     guarded: Http
     clock: Clock
     random: Random
+    programs: Programs = no_programs
 
 
 class Options(BaseModel):
@@ -151,7 +186,8 @@ class Plan:
 
     `models` maps our model names to the backend's. `secrets` holds the credentials that `options`
     asked for, by key. `options` is the kind's own `Options`. `session`: None where the address does
-    not come with one, or none has come yet.
+    not come with one, or none has come yet. `address`: what the provider gave last, for those that
+    get one with each start.
     """
 
     backend: Backend
@@ -159,6 +195,7 @@ class Plan:
     models: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     session: SessionPlan | None = None
+    address: str = ""
 
 
 class Driver(Protocol):
@@ -190,4 +227,51 @@ class Registered(Driver, Protocol):
 
         `nonce` is hexadecimal and never used twice. Takes at most the policy's `timeout_s`.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A start to be made.
+
+    `label`: what the provider is to call it, so that it is recognised whoever asks later.
+    `max_run_s`: after so long the provider ends it by itself, for a daemon that is dead cannot.
+    """
+
+    label: str
+    max_run_s: float | None = None
+
+
+class Powered(Protocol):
+    """Starts and stops one backend: what a driver may do beside looking at it.
+
+    None of them raises for what the provider does; that is what they report. Each is bounded: it
+    answers within five minutes. Only one is under way at a time, and it may be cancelled.
+
+    - A snag other than LOST says that it was *not* done. Whoever does not know says LOST: a
+      time-out after the request was sent, an answer cut short, a 5xx to a write. Then `status` is
+      asked before anything else, so no launch is made twice.
+    - QUOTA with `retry_after_s` where the provider says when it is refilled; STOCKOUT once every
+      place that was configured was tried; DENIED for a key or permission; TRANSIENT for 429, and
+      for 503 to a question.
+    - What takes long is not waited for: report STARTING or STOPPING, and `status` says the rest.
+    - Where providers have labels or names, the launch's is set with the request itself, in the same
+      call, and `status` reports the label of what runs: an orphan is found by it.
+    - An address that comes with each start is reported by `status`, read from the provider and
+      never guessed.
+    """
+
+    async def start(self, launch: Launch) -> PowerReport:
+        """Have it started; with what runs already under that label, do nothing and say so."""
+        ...
+
+    async def stop(self, launch: str) -> PowerReport:
+        """Have what runs under that label stopped, "" whatever runs; OFF if nothing does.
+
+        May be asked again for what is being stopped or is gone.
+        """
+        ...
+
+    async def status(self) -> PowerReport:
+        """Say how it is. UNKNOWN, with a snag, where that cannot be read: never OFF by mistake."""
         ...

@@ -15,7 +15,17 @@ from typing import Any, Protocol
 import structlog
 
 import backends
-from backends.base import Children, Http, Plan, Ports, Random, Registered, SessionPlan
+from backends.base import (
+    Children,
+    Http,
+    Plan,
+    Ports,
+    Programs,
+    Random,
+    Registered,
+    SessionPlan,
+    no_programs,
+)
 from backends.tunnels import spared
 from orchestrator.core.events import (
     AskControls,
@@ -33,6 +43,7 @@ from orchestrator.core.events import (
 from orchestrator.core.fleet import resumed
 from orchestrator.core.health import ALIVE, next_canary_s, next_probe_s
 from orchestrator.core.model import FleetConfig, Health, Now, Session, Source
+from orchestrator.core.powering import AskPower, StartBackend, StopBackend
 from orchestrator.edge.alerts import AlertSettings, Courier
 from orchestrator.edge.clock import CarriedClock
 from orchestrator.edge.controls import Controls
@@ -42,6 +53,7 @@ from orchestrator.edge.dns.base import DnsSettings, Provider
 from orchestrator.edge.dns.publisher import Publisher
 from orchestrator.edge.names import Names
 from orchestrator.edge.pacer import Pacer
+from orchestrator.edge.power import Powers, powered
 from orchestrator.edge.prover import Prover
 from orchestrator.edge.store import Saved, Store
 from orchestrator.errors import AionError
@@ -81,6 +93,7 @@ class Outside:
     random: Random
     children: Children
     provider: Callable[[DnsSettings], Provider] = open_provider
+    programs: Programs = no_programs
 
 
 class Assembly:
@@ -108,7 +121,7 @@ class Assembly:
         self.counts = Counts(lambda: loop.fleet, loop.report)
         http, guarded = self.counts.over(outside.http), self.counts.over(outside.guarded)
         self._wanted, self._store, self._clock = wanted, store, clock
-        self._ports = Ports(http, guarded, clock, random)
+        self._ports = Ports(http, guarded, clock, random, outside.programs)
         self.pacer = Pacer(
             interval_s=self._interval_s,
             limit_s=self._limit_s,
@@ -116,6 +129,7 @@ class Assembly:
             clock=clock,
             random=random,
         )
+        self.powers = Powers(clock=clock, report=loop.report)
         self.prover = Prover(self._driver_at, report=loop.report, random=random)
         self._controls = Controls(wanted.controls, http=http, clock=clock, report=loop.report)
         self.publisher = Publisher(
@@ -142,6 +156,8 @@ class Assembly:
         """Say who carries out which effect."""
         loop.on(ProbeSoon, lambda effect: self.pacer.soon(effect.backend))
         loop.on(Rewire, lambda effect: self._rewire(effect.backend))
+        for wish in (StartBackend, StopBackend, AskPower):
+            loop.on(wish, self.powers.carry)
         loop.on(Prove, lambda effect: self._prove(effect.backend))
         loop.on(Challenge, lambda effect: self._challenge(effect.backend))
         loop.on(CanarySoon, lambda effect: self.pacer.soon(effect.backend, Source.CANARY))
@@ -181,6 +197,7 @@ class Assembly:
                     self._first_canary(name)
         for name in old.plans.keys() - new.plans.keys():
             self.pacer.remove(name)
+            self.powers.remove(name)
         self.publisher.configure(new.dns)
         self._controls.configure(new.controls)
         self._courier.configure(new.alerts)
@@ -190,13 +207,19 @@ class Assembly:
         plan, state = self._wanted.plans.get(name), self.loop.fleet.backends.get(name)
         if plan is None or state is None:
             return
-        session = state.session
+        session, power = state.session, state.power
+        if power is not None and power.address:
+            plan = replace(plan, address=power.address)
+        driver = backends.driver(plan, self._ports)
+        able = powered(driver) if plan.backend.powered else None
+        if able is not None:
+            self.powers.add(name, able)
         if plan.backend.registers:
             self.pacer.remove(name)  # what a look at the old address finds is of no use
             if session is None:
                 return
-            plan = replace(plan, session=_planned(session))
-        self.pacer.add(name, backends.driver(plan, self._ports))
+            driver = backends.driver(replace(plan, session=_planned(session)), self._ports)
+        self.pacer.add(name, driver)
 
     def _prove(self, name: str) -> None:
         state = self.loop.fleet.backends.get(name)
@@ -216,6 +239,7 @@ class Assembly:
 
     async def close(self) -> None:
         """Give up what is under way outside of `works`."""
+        await self.powers.close()
         await self._controls.close()
         await self.prover.close()
         await self.names.close()

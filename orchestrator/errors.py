@@ -83,6 +83,10 @@ class ChildFailed(AionError):
     """A child process died, took too long or answered nonsense."""
 
 
+class ChildTimedOut(ChildFailed):
+    """A child process took too long and was ended: what it did is not known."""
+
+
 class Overloaded(AionError):
     """Too much at once: nothing was done, and the same may be asked again in a moment."""
 

@@ -40,6 +40,7 @@ from orchestrator.core.events import (
 )
 from orchestrator.core.fleet import apply, step
 from orchestrator.core.model import Fleet, Now, Observation, Source
+from orchestrator.core.powering import PowerReported
 from orchestrator.edge.queries import Audit
 from orchestrator.errors import Overloaded, StoreError
 
@@ -47,7 +48,7 @@ INBOX = 4096
 TICK_S = 1.0
 BREATHE_EVERY = 64  # events handled before others on the event loop get a chance
 RETRY_S = 1.0
-RESULTS = (DnsConfirmed, DnsTroubled, NoticesSent, Flagged, Spent)  # never dropped
+RESULTS = (DnsConfirmed, DnsTroubled, NoticesSent, Flagged, Spent, PowerReported)  # never dropped
 
 log = structlog.get_logger()
 

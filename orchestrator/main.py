@@ -35,6 +35,7 @@ from orchestrator.edge.clock import SystemClock, SystemRandom
 from orchestrator.edge.http import AioHttp, public_only, raise_file_limit
 from orchestrator.edge.log import Log
 from orchestrator.edge.migrate import migrate
+from orchestrator.edge.programs import run_program
 from orchestrator.edge.store import Saved, Store, in_thread
 from orchestrator.edge.texts import Style, incident_title
 from orchestrator.errors import AionError, ConfigError
@@ -141,7 +142,9 @@ class Daemon:
 
     def _assemble(self, saved: Saved, http: AioHttp, guarded: AioHttp) -> None:
         now = self._clock.steady()
-        self._outside = Outside(http, guarded, self._clock, self._random, run_child)
+        self._outside = Outside(
+            http, guarded, self._clock, self._random, run_child, programs=run_program
+        )
         self._assembly = Assembly(self._config, saved, self._store, self._outside)
         self._loop = loop = self._assembly.loop
         self._jobs = Runner(SCHEDULE, self._tools(), table=self._store, report=loop.report)

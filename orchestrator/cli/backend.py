@@ -93,9 +93,28 @@ def _show(output: Output, one: Mapping[str, Any], at: str) -> None:
             "used up until": until(one["exhausted_until"], at),
             "session began": _since(session.get("started_at"), at),
             "session ends": until(session.get("ends_at"), at),
+            **_power(one.get("power"), at),
             "restart it at": one["restart_url"] or "",
         }
     )
+
+
+def _power(power: Mapping[str, Any] | None, at: str) -> dict[str, str]:
+    """Say whether it is on, and what aion does about that."""
+    if power is None:
+        return {}
+    for_ = ago(power["since"], at)
+    failures = f"{power['failures']}, again {until(power['retry_at'], at)}"
+    return {
+        "power": power["phase"] + (f" for {for_}" if for_ else ""),
+        "launch": power["launch"],
+        "because": power["why"],
+        "starts": "automatically" if power["auto"] else "when told to",
+        "takes about": f"{power['boot_s']:.0f} s",
+        "failed starts": failures if power["failures"] else "",
+        "its provider says": power["detail"],
+        "without work for": ago(power["idle_since"], at) if power["idle_since"] else "",
+    }
 
 
 def _since(text: str | None, at: str) -> str:

@@ -13,12 +13,12 @@ from typing import Any
 from orchestrator.core import demand
 from orchestrator.core.draft import Draft
 from orchestrator.core.durations import spoken
-from orchestrator.core.events import Answer, Rewire
+from orchestrator.core.events import Answer, Rewire, Tell
 from orchestrator.core.health import ALIVE
 from orchestrator.core.model import Backend, BackendState, Do, Health, Power, PowerPhase, Tier
 from orchestrator.core.powering import AskPower, Halt, Start, StartBackend, StopBackend
 from orchestrator.core.refusal import Refused, known
-from orchestrator.core.sessions import BOOTS, order
+from orchestrator.core.sessions import BOOTS, order, tell
 
 SLOWEST_S = 900.0  # a start may take this long, or twice its p90
 BACKOFF_S, LONGEST_BACKOFF_S = 60.0, 1800.0
@@ -341,7 +341,7 @@ def off(draft: Draft, name: str, **changes: Any) -> None:
 # ── what the operator asks for ──────────────────────────────────────────────────────────────────
 
 
-def _powered(draft: Draft, name: str, *, forced: bool = False) -> Backend:
+def _powered(draft: Draft, name: str) -> Backend:
     known(draft, name, "backend")
     spec = draft.config.backends[name]
     if not spec.powered:
@@ -350,7 +350,7 @@ def _powered(draft: Draft, name: str, *, forced: bool = False) -> Backend:
         raise Refused("this daemon only observes (--shadow)")
     if draft.world.paused_since is not None:
         raise Refused("aion is paused; `aion resume` first")
-    if draft.isolated_from(spec) and not forced:
+    if draft.isolated_from(spec):
         raise Refused("aion has lost its network, so nothing is started or stopped")
     return spec
 
@@ -380,8 +380,16 @@ def start(draft: Draft, command: Start) -> None:
 
 
 def halt(draft: Draft, command: Halt) -> None:
-    """Stop a backend because the operator says so; it is not started again within the hour."""
+    """Stop a backend because the operator says so; it is not started again within the hour.
+
+    One that we cannot stop is told to by its agent, if it has one.
+    """
     name = command.backend
+    known(draft, name, "backend")
+    spec = draft.config.backends[name]
+    if spec.registers and not spec.powered:
+        tell(draft, Tell(name, Do.STOP))
+        return
     spec = _powered(draft, name)
     power = of(draft.backend(name))
     if power.phase is PowerPhase.OFF:

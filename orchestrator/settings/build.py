@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path as File
 
-from backends import REGISTERS
+from backends import powered, registers
 from backends.base import Plan
 from jobs.base import DeadmanSettings, KeepaliveSettings
 from orchestrator.core.model import (
@@ -32,6 +32,7 @@ from orchestrator.settings.values import is_remote
 from orchestrator.web.carrier import HookSettings, RegisterSettings, WebSettings
 
 DEFAULT_SERVICE = "default"
+IDLE_STOP_S = 1200.0  # what aion starts by itself is not left running
 PROXY_TTL_S = 300.0  # Cloudflare's proxy: "within five minutes or less"
 
 
@@ -100,7 +101,7 @@ def _seeds(reading: Reading) -> dict[str, str]:
     return {
         name: hashlib.sha256(token.encode()).hexdigest()
         for name, backend in reading.settings.backends.items()
-        if backend.kind in REGISTERS and (token := reading.secrets.get(("backends", name, "token")))
+        if _registers(reading, name) and (token := reading.secrets.get(("backends", name, "token")))
     }
 
 
@@ -114,7 +115,8 @@ def _backend(reading: Reading, name: str) -> Backend:
     given = reading.settings.backends[name]
     url = url_of(reading, name)
     hidden = given.kind == dnschecks.API_KIND
-    registers = given.kind in REGISTERS
+    comes, starts = _registers(reading, name), powered(given.kind, reading.options.get(name))
+    auto = given.start == "auto"
     return Backend(
         name=name,
         kind=given.kind,
@@ -123,16 +125,23 @@ def _backend(reading: Reading, name: str) -> Backend:
         tier=Tier(given.tier or ("paid" if hidden else "free")),
         url=None if hidden else url,
         models=tuple(given.models),
-        remote=registers or bool(url and is_remote(url)),
+        remote=is_remote(url) if url else comes or starts,
         assignable=not hidden,
         targets=dnschecks.targets(given.dns),
         restart_url=given.restart_url,
         warn_before_s=given.warn_before,
         drain_margin_s=given.drain_margin,
-        registers=registers,
+        registers=comes,
         session_s=given.session,
+        powered=starts,
+        auto_start=auto,
+        idle_stop_s=given.idle_stop or (IDLE_STOP_S if auto else None),
         health=policy(reading.settings, given, url),
     )
+
+
+def _registers(reading: Reading, name: str) -> bool:
+    return registers(reading.settings.backends[name].kind, reading.options.get(name))
 
 
 def _plan(reading: Reading, name: str) -> Plan:
@@ -222,7 +231,7 @@ def _keepalive(reading: Reading) -> tuple[KeepaliveSettings, ...]:
             url=wanted.url,
             between=wanted.between,
             budget=wanted.budget,
-            public_only=backend.kind in REGISTERS
+            public_only=_registers(reading, name)
             and not getattr(reading.options[name], "allow_private", False),
         )
         for name, backend in reading.settings.backends.items()
@@ -253,8 +262,8 @@ def _registering(reading: Reading) -> dict[str, RegisterSettings]:
             allow_private=reading.options[name].allow_private,
             access=reading.options[name].access,
         )
-        for name, backend in reading.settings.backends.items()
-        if backend.kind in REGISTERS
+        for name in reading.settings.backends
+        if _registers(reading, name)
     }
 
 

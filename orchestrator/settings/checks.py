@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator
 
-from backends import CANARYLESS, ENGINES, KINDS, REGISTERS
+from backends import CANARYLESS, ENGINES, KINDS, powered, registers
 from orchestrator.settings import (
     clientchecks,
     credentials,
@@ -33,8 +33,8 @@ from orchestrator.settings.values import NAME, is_remote, split, written
 
 _NOT_YET = {
     "session": "only what registers itself has sessions, so nothing ends with this",
-    "start": "aion does not start backends in this version",
-    "idle_stop": "aion does not stop backends in this version",
+    "start": "aion cannot start a backend of this kind",
+    "idle_stop": "aion cannot stop a backend of this kind",
 }
 
 
@@ -126,7 +126,7 @@ def _backends(reading: Reading) -> Iterator[Problem]:
             text = f"unknown engine `{named(backend.engine)}`"
             hint = nearest(backend.engine, ENGINES) or f"; known are {', '.join(ENGINES)}"
             yield Problem((*path, "engine"), f"{dotted(path)}: {text}{hint}")
-        elif backend.kind in REGISTERS and backend.engine in CANARYLESS:
+        elif registers(backend.kind, reading.options.get(name)) and backend.engine in CANARYLESS:
             text = f"a `{backend.kind}` proves itself by a completion, which `{backend.engine}`"
             text += " does not have; name the engine behind its agent"
             yield Problem((*path, "engine"), f"{dotted(path)}: {text}")
@@ -134,6 +134,11 @@ def _backends(reading: Reading) -> Iterator[Problem]:
         if url and url.startswith("tcp:") != (backend.engine == "tcp"):
             text = 'an address tcp:// and engine = "tcp" belong together'
             yield Problem((*path, "url"), f"{dotted((*path, 'url'))}: {text}")
+        environment = getattr(getattr(reading.options.get(name), "commands", None), "env", {})
+        for variable in filter(is_secret_key, environment):
+            text = "other processes can read an environment; hand a secret over by `stdin`"
+            place: Path = (*path, "commands", "env", variable)
+            yield Problem(place, f"{dotted(place)}: {text}", secret=True)
         for header, value in getattr(reading.options.get(name), "headers", {}).items():
             if isinstance(value, str) and is_secret_key(header):
                 text = 'a secret is not written in the file; use { credential = "NAME" }'
@@ -210,8 +215,11 @@ def _unused(reading: Reading) -> Iterator[Problem]:
     for name, backend in reading.settings.backends.items():
         if backend.kind not in KINDS:
             continue
+        options = reading.options.get(name)
+        does = dict.fromkeys(("start", "idle_stop"), powered(backend.kind, options))
+        does["session"] = registers(backend.kind, options)
         for key, text in _NOT_YET.items():
-            if key == "session" and backend.kind in REGISTERS:
+            if does.get(key):
                 continue
             if getattr(backend, key) not in {None, "manual"}:
                 path: Path = ("backends", name, key)

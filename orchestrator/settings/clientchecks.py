@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from backends import REGISTERS
+from backends import registers
 from orchestrator.settings import credentials
 from orchestrator.settings.positions import Path
 from orchestrator.settings.problems import Problem, dotted, named
@@ -26,7 +26,7 @@ def check(reading: Reading) -> Iterator[Problem]:
     tokens: list[Path] = [
         ("backends", name, "token")
         for name, backend in reading.settings.backends.items()
-        if backend.kind in REGISTERS
+        if registers(backend.kind, reading.options.get(name))
     ]
     yield from _shared(reading, tokens, "backend", "each registers with a token of its own")
 

@@ -73,7 +73,9 @@ def address(fleet: Fleet, backend: Backend, service: Service) -> str | None:
     if backend.registers:
         state = fleet.backends.get(backend.name)
         return state.session.url if state is not None and state.session is not None else None
-    return backend.url or service.gateway
+    state = fleet.backends.get(backend.name)
+    given = state.power.address if backend.powered and state and state.power else ""
+    return given or backend.url or service.gateway
 
 
 def service_state(fleet: Fleet, name: str, now: Now) -> State:

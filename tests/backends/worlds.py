@@ -9,7 +9,7 @@ from typing import Any
 
 import backends
 from backends import identity
-from backends.base import Plan, Ports, Reply, SessionPlan
+from backends.base import Plan, Ports, Reply, SessionPlan, no_programs
 from orchestrator.core.model import Backend, HealthPolicy
 from orchestrator.errors import Unreachable
 
@@ -97,6 +97,10 @@ def plan(
     needed = {
         "static": {"url": "http://10.0.0.5:8080"},
         "api": {"base_url": "https://api.example.org/v1"},
+        "command": {
+            "url": "http://10.0.0.5:8080",
+            "commands": dict.fromkeys(("start", "stop", "status"), ("/bin/true",)),
+        },
     }
     given = needed.get(kind, {})
     options = backends.options(kind)(**{**given, **keys})
@@ -106,8 +110,8 @@ def plan(
     return Plan(backend, options, models or {}, secrets or {}, session)
 
 
-def ports(http: Any, clock: HandClock | None = None) -> Ports:
-    return Ports(http, http, clock or HandClock(), Middle())
+def ports(http: Any, clock: HandClock | None = None, programs: Any = None) -> Ports:
+    return Ports(http, http, clock or HandClock(), Middle(), programs or no_programs)
 
 
 def driver(http: Any, made: Plan, clock: HandClock | None = None) -> Any:

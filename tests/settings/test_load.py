@@ -341,7 +341,7 @@ def test_every_key_of_the_explained_file_is_right_once_it_is_used(tmp_path):
         "AION_CREDENTIAL_TELEGRAM": "1:a", "AION_CREDENTIAL_SMTP_URL": "mailto://a", "AION_CREDENTIAL_HEALTHCHECKS": "https://a.org",
     }  # fmt: skip
     config = load(path, environ=environ)
-    assert set(config.plans) == {"local", "tunnel", "groq", "rehearsal", "colab"}
+    assert set(config.plans) == {"local", "tunnel", "groq", "rehearsal", "colab", "gpu-box"}
     assert len(config.warnings) == 1
 
 
