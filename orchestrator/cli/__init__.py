@@ -41,6 +41,7 @@ NOUNS = (
     Noun("explain", "explain", "explain", "Why this one, and why not each of the others", LOOK),
     Noun("events", "events", "events", "What happened, and why", LOOK),
     Noun("incident", "incident", "app", "What is wrong: list, show, ack, mute", LOOK),
+    Noun("meters", "meters", "meters", "What is left, and when it runs out", LOOK),
     Noun("simulate", "simulate", "simulate", "The coming weeks, or a mishap, played", LOOK),
     Noun("doctor", "doctor", "doctor", "Check everything it depends on", LOOK),
     Noun("failover", "failover", "failover", "Move a service now", STEER),

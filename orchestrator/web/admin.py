@@ -9,7 +9,7 @@ from fastapi import APIRouter, Body, Query, Request
 from orchestrator.core import events
 from orchestrator.core.events import Answer, Command
 from orchestrator.core.model import Fleet, Incident
-from orchestrator.web import bodies, views
+from orchestrator.web import bodies, metering, views
 from orchestrator.web.commands import Commands, told, who
 from orchestrator.web.follow import follow
 from orchestrator.web.parts import Parts
@@ -74,6 +74,7 @@ def router(admin: Admin) -> APIRouter:
     """Return all routes under `/api`."""
     routes = APIRouter(prefix="/api")
     _overview(routes, admin)
+    metering.routes(routes, admin.parts.loop)
     _log(routes, admin)
     _services(routes, admin)
     _backends(routes, admin)

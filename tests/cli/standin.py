@@ -30,7 +30,7 @@ from orchestrator.core.model import (
     Tier,
     World,
 )
-from orchestrator.web import bodies, views
+from orchestrator.web import bodies, metering, views
 
 TOKEN = "token-for-tests-0123456789-abcdefgh"
 AT = 1_763_700_000.0
@@ -175,6 +175,8 @@ class Standin:
             case ["events"]:
                 after = int(query.get("after", 0))
                 return [line for line in self.lines if line["seq"] > after]
+            case ["meters"]:
+                return [_json(one) for one in metering.meter_views(self.fleet, NOW)]
             case ["jobs"]:
                 job = {"name": "prune", "next_at": None}
                 rest = {"last_at": None, "problem": "", "running": False, "quarantined": False}

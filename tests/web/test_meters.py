@@ -1,0 +1,54 @@
+"""`/api/meters` and the gauges of `/metrics`."""
+
+from dataclasses import replace
+
+from orchestrator.core.events import Reconfigured, Spent
+from orchestrator.core.meters import MeterSpec, Unit
+from orchestrator.core.windows import Per, Window
+from tests.web.webkit import run
+
+CALLS = MeterSpec("lab:requests", Unit.REQUESTS, 100.0, Window(Per.DAY), "lab")
+CREDIT = MeterSpec("lab:usd", Unit.USD, None, backend="lab", rate_per_hour=0.5)
+
+
+async def metered(site):
+    specs = {spec.key: spec for spec in (CALLS, CREDIT)}
+    config = replace(site.stand.fleet.config, meters=specs)
+    site.stand.feed(Reconfigured(config))
+    site.stand.feed(Spent((("lab:requests", 85.0),)))
+
+
+def test_meters_are_shown_as_they_stand():
+    async def test(site):
+        await metered(site)
+        calls, credit = (await site.admin.get("/api/meters")).json()
+        assert (calls["key"], calls["backend"], calls["unit"]) == (
+            "lab:requests",
+            "lab",
+            "requests",
+        )
+        assert (calls["used"], calls["reserved"], calls["left"]) == (85, 2, 13)
+        assert (calls["level"], calls["limit"], calls["per"]) == (80, 100, "day")
+        assert calls["starts_again_at"].endswith("T00:00:00Z")
+        assert (credit["limit"], credit["left"], credit["spent_until"]) == (None, None, None)
+
+    run(test)
+
+
+def test_meters_need_the_admin_token():
+    async def test(site):
+        assert (await site.client.get("/api/meters")).status_code == 401
+
+    run(test)
+
+
+def test_prometheus_sees_them():
+    async def test(site):
+        await metered(site)
+        text = (await site.admin.get("/metrics")).text
+        labels = '{backend="lab",meter="lab:requests",unit="requests"}'
+        for name, value in (("used", 85), ("reserved", 2), ("limit", 100), ("left", 13)):
+            assert f"aion_meter_{name}{labels} {value}.0" in text
+        assert 'aion_meter_limit{backend="lab",meter="lab:usd"' not in text
+
+    run(test)
