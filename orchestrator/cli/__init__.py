@@ -39,6 +39,7 @@ class Noun(NamedTuple):
 NOUNS = (
     Noun("status", "status", "status", "Who serves what, until when, what is next", LOOK),
     Noun("explain", "explain", "explain", "Why this one, and why not each of the others", LOOK),
+    Noun("plan", "plan", "plan", "Who serves when, what to start by when, uncovered hours", LOOK),
     Noun("events", "events", "events", "What happened, and why", LOOK),
     Noun("incident", "incident", "app", "What is wrong: list, show, ack, mute", LOOK),
     Noun("meters", "meters", "meters", "What is left, and when it runs out", LOOK),

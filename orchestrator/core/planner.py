@@ -16,7 +16,7 @@ from itertools import pairwise
 from orchestrator.core.assignment import margin_s
 from orchestrator.core.coverage import covers_of
 from orchestrator.core.demand import TIERS
-from orchestrator.core.filling import UNNEEDED, Run, Starter, fill, up_moments
+from orchestrator.core.filling import ENDS, UNNEEDED, Run, Starter, fill, up_moments
 from orchestrator.core.gaps import Gap, gap_of
 from orchestrator.core.hours import awake
 from orchestrator.core.model import Fleet, Now, Service, ServiceState
@@ -271,6 +271,8 @@ def _because(before: _Piece, piece: _Piece) -> str:
     """Say why the line goes on with this piece."""
     if before.run is None:
         return "nobody else can be there"
+    if piece.run is not None and before.run.backend == piece.run.backend:
+        return ENDS
     lasts_s = before.run.ends_at - piece.begins
     if before.run.why_over == UNNEEDED or lasts_s > SOON_S:
         return f"it comes before {before.run.backend}"

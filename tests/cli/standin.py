@@ -30,7 +30,7 @@ from orchestrator.core.model import (
     Tier,
     World,
 )
-from orchestrator.web import bodies, metering, views
+from orchestrator.web import bodies, metering, planning, views
 
 TOKEN = "token-for-tests-0123456789-abcdefgh"
 AT = 1_763_700_000.0
@@ -177,6 +177,9 @@ class Standin:
                 return [line for line in self.lines if line["seq"] > after]
             case ["meters"]:
                 return [_json(one) for one in metering.meter_views(self.fleet, NOW)]
+            case ["plan"] if query.get("service", "chat") in self.fleet.config.services:
+                hours = float(query["hours"])
+                return _json(planning.plan_view(self.fleet, NOW, hours, query.get("service")))
             case ["jobs"]:
                 job = {"name": "prune", "next_at": None}
                 rest = {"last_at": None, "problem": "", "running": False, "quarantined": False}

@@ -195,6 +195,7 @@ def test_a_human_is_asked_before_bed_for_what_ends_in_the_night():
     found = planned(fleet(colab(), up={"colab": 18}), 20)  # until 03:00
     (ask,) = found.asks
     assert (said(ask.at), said(ask.by)) == ("Mon 22:05", "Mon 22:50")
+    assert (said(ask.needed_at), ask.why) == ("Tue 03:00", "its session ends")
     assert (said(ask.begins), ask.url) == ("Mon 23:00", "https://colab.example/notebook")
     assert found.gaps == ()
     assert [(one.old, one.new) for one in found.handovers] == [("colab", "colab")]
