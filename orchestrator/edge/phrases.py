@@ -196,6 +196,23 @@ KINDS: dict[str, Phrases] = {
         body=(N_("{reason}."), N_("Open {url}")),
         over=(N_("{backend} has been started"),),
     ),
+    "start_failed": Phrases(
+        titles=(N_("{backend} could not be started"),),
+        body=(
+            N_("{reason}."),
+            N_("It is tried again at {retry_at}, if it is still needed."),
+            N_("To try it now: aion backend start {backend}"),
+        ),
+        over=(N_("{backend} can be started again"),),
+    ),
+    "stop_failed": Phrases(
+        titles=(N_("{backend} does not stop"),),
+        body=(
+            N_("{reason}."),
+            N_("What runs there may cost money or quota: look at its provider's own page."),
+        ),
+        over=(N_("{backend} is off"),),
+    ),
     "taken_over": Phrases(
         titles=(N_("{backend} is at another address now: {host}"),),
         body=(
@@ -219,7 +236,7 @@ KINDS: dict[str, Phrases] = {
     ),
     "meter_low": Phrases(
         titles=(
-            N_("{meter}: {percent} % of {limit} is used"),
+            N_("{meter}: {percent} percent of {limit} is used"),
             N_("{meter}: {limit} will not last at this rate"),
         ),
         body=(N_("It starts again at {until}."), N_("To see all meters: aion meters")),
