@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from apscheduler.triggers.base import BaseTrigger
 
     from backends.base import Http, Random
-    from jobs.keepalive import Ledger
     from orchestrator.core.model import Fleet
 
 
@@ -41,28 +40,32 @@ class KeepaliveSettings:
     """A backend whose host sleeps when nobody asks.
 
     `url`: what to ask for, where it is not the backend's own address. `between`: only at these
-    hours by the operator's clock. `budget`: requests a month at most. `public_only`: its own
-    address is what its session said, so none of our network is asked.
+    hours by the operator's clock. `public_only`: its own address is what its session said, so none
+    of our network is asked. Its monthly budget is a meter.
     """
 
     backend: str
     every_s: float
     url: str | None = None
     between: tuple[time, time] | None = None
-    budget: int | None = None
     public_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class KeepaliveTools:
-    """What keeping hosts awake takes; `ledger` outlives a reload."""
+    """What keeping hosts awake takes.
+
+    `asked`: backend → steady time of its last ping; it outlives a reload. `spent` is told the key
+    of a meter and how much of it; the clients count their own traffic.
+    """
 
     backends: tuple[KeepaliveSettings, ...]
     fleet: Callable[[], Fleet]
     http: Http
     guarded: Http
     random: Random
-    ledger: Ledger
+    spent: Callable[[str, float], None]
+    asked: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)

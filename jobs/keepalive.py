@@ -1,6 +1,6 @@
 """Keeps hosts awake that sleep when nobody asks: one small request now and then.
 
-The count against a month's budget is kept in memory, so a restart of the daemon begins it anew.
+What it sends counts against its own monthly budget and that of a metered tunnel: see `core.meters`.
 Colab and Kaggle are not such hosts: a request to the tunnel does not keep their runtimes, and their
 terms forbid pretending to be at work.
 """
@@ -8,12 +8,12 @@ terms forbid pretending to be at work.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
-from datetime import datetime
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
+from backends.tunnels import metered
 from orchestrator.core.health import ALIVE
+from orchestrator.core.meters import KEEPALIVE, TUNNEL, used
 from orchestrator.core.quiet import quiet_until
 from orchestrator.errors import BadReply, Unreachable
 
@@ -29,27 +29,6 @@ JITTER = 0.1
 LONGEST_JITTER_S = 15.0
 MAX_BYTES = 4096
 SERVER_ERROR = 500
-
-
-@dataclass(slots=True)
-class Ledger:
-    """What was sent since the daemon started.
-
-    `at`: backend → steady time of the last ping; `sent`: backend → the month and how many in it.
-    """
-
-    at: dict[str, float] = field(default_factory=dict)
-    sent: dict[str, tuple[str, int]] = field(default_factory=dict)
-
-    def count(self, backend: str, month: str) -> int:
-        """Return how many pings there were this month."""
-        when, number = self.sent.get(backend, (month, 0))
-        return number if when == month else 0
-
-    def note(self, backend: str, month: str, at: float) -> None:
-        """Write one down."""
-        self.sent[backend] = (month, self.count(backend, month) + 1)
-        self.at[backend] = at
 
 
 def trigger(tools: Tools) -> BaseTrigger | None:
@@ -73,19 +52,19 @@ async def run(tools: Tools) -> str:
     fleet = mine.fleet()
     if fleet.world.isolated_since is not None:
         return "nothing is pinged while our own network is lost"
-    month = f"{datetime.fromtimestamp(now.wall, zone):%Y-%m}"
     pinged: list[tuple[KeepaliveSettings, str]] = []
     said: list[str] = []
     for one in mine.backends:
-        last = mine.ledger.at.get(one.backend)
+        last = mine.asked.get(one.backend)
         if last is not None and now.at + tick_s(mine) <= last + one.every_s:
             continue  # the next look comes in time
         url = one.url or _address(fleet, one.backend)
-        why = _why_not(one, fleet, url, now, zone) or _over_budget(one, mine.ledger, month)
+        why = _why_not(one, fleet, url, now, zone) or _over_budget(one, fleet, url, now.wall)
         if why:
             said.append(f"{one.backend} skipped: {why}")
         else:
-            mine.ledger.note(one.backend, month, now.at)
+            mine.asked[one.backend] = now.at
+            mine.spent(f"{one.backend}:{KEEPALIVE}", 1.0)
             pinged.append((one, url))
     answers = await asyncio.gather(*(_ping(mine, one, url) for one, url in pinged))
     failed = [text for ok, text in answers if not ok]
@@ -117,10 +96,15 @@ def _why_not(one: KeepaliveSettings, fleet: Fleet, url: str, now: Now, zone: Zon
     return "" if url else "it has no address, for it has no session"
 
 
-def _over_budget(one: KeepaliveSettings, ledger: Ledger, month: str) -> str:
-    if one.budget is None or ledger.count(one.backend, month) < one.budget:
-        return ""
-    return f"this month's {one.budget} requests are used up"
+def _over_budget(one: KeepaliveSettings, fleet: Fleet, url: str, wall: float) -> str:
+    for what in (KEEPALIVE, TUNNEL) if metered(url) else (KEEPALIVE,):
+        key = f"{one.backend}:{what}"
+        spec, state = fleet.config.meters.get(key), fleet.meters.get(key)
+        if spec is None or state is None or spec.limit is None:
+            continue
+        if used(state, wall) >= spec.limit:
+            return f"this month's {spec.limit:g} requests are used up"
+    return ""
 
 
 async def _ping(tools: KeepaliveTools, one: KeepaliveSettings, url: str) -> tuple[bool, str]:

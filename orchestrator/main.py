@@ -22,7 +22,6 @@ import uvloop
 
 from jobs import SCHEDULE
 from jobs.base import KeepaliveTools, Tools
-from jobs.keepalive import Ledger
 from jobs.runner import Runner
 from orchestrator import __version__
 from orchestrator.assembly import Assembly, Outside
@@ -83,7 +82,7 @@ class Daemon:
         self._started = asyncio.Event()
         self._reloading = asyncio.Lock()
         self._failed = ""
-        self._ledger = Ledger()
+        self._asked: dict[str, float] = {}
         self._tasks: dict[str, asyncio.Task[Any]] = {}
         self._notifier = systemd.Notifier(os.environ.get("NOTIFY_SOCKET"))
         self._log = Log(
@@ -176,6 +175,7 @@ class Daemon:
         )
 
     def _tools(self) -> Tools:
+        counts = self._assembly.counts
         return Tools(
             now=self._loop.now,
             timezone=self._config.timezone,
@@ -185,10 +185,11 @@ class Daemon:
             keepalive=KeepaliveTools(
                 backends=self._config.keepalive,
                 fleet=lambda: self._loop.fleet,
-                http=self._outside.http,
-                guarded=self._outside.guarded,
+                http=counts.over(self._outside.http),
+                guarded=counts.over(self._outside.guarded),
                 random=self._random,
-                ledger=self._ledger,
+                spent=counts.add,
+                asked=self._asked,
             ),
         )
 

@@ -74,7 +74,7 @@ def _read(given: Given) -> Reading:
 
 
 def _checked(reading: Reading, name: str) -> str:
-    from backends import REGISTERS
+    from orchestrator.settings import fleet
     from orchestrator.settings.problems import nearest
 
     found = reading.settings.backends.get(name)
@@ -82,7 +82,7 @@ def _checked(reading: Reading, name: str) -> str:
         known = ", ".join(reading.settings.backends)
         hint = nearest(name, reading.settings.backends) or f"; there are: {known}"
         raise AionError(f"there is no backend `{name}`{hint}")
-    if found.kind not in REGISTERS:
+    if not fleet(reading).backends[name].registers:
         text = f"`{name}` is of kind `{found.kind}`, which does not register itself"
         raise AionError(f"{text}: only a backend that does, such as a `notebook`, needs this")
     return name

@@ -27,6 +27,7 @@ AGAIN_S = 3600.0  # … this much time is left
 LOW, VERY_LOW = 80, 95
 EGRESS = "aion:egress"  # the key of what we send ourselves
 TUNNEL = "tunnel"  # the keys of requests through a tunnel whose host counts them end with this
+KEEPALIVE = "keepalive"  # … and those of requests that keep a host awake with this
 SAME = 1e-9  # shares of the limit that are no difference
 
 

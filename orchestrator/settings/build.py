@@ -230,7 +230,6 @@ def _keepalive(reading: Reading) -> tuple[KeepaliveSettings, ...]:
             every_s=wanted.every,
             url=wanted.url,
             between=wanted.between,
-            budget=wanted.budget,
             public_only=_registers(reading, name)
             and not getattr(reading.options[name], "allow_private", False),
         )

@@ -9,7 +9,7 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from backends.tunnels import metered
-from orchestrator.core.meters import EGRESS, TUNNEL, MeterSpec, Unit
+from orchestrator.core.meters import EGRESS, KEEPALIVE, TUNNEL, MeterSpec, Unit
 from orchestrator.core.windows import Per, Window
 from orchestrator.settings.policies import METERED_REQUESTS
 from orchestrator.settings.positions import Path
@@ -84,6 +84,10 @@ def _of_backend(reading: Reading, name: str, backend: Backend) -> Iterator[Meter
     if _tunnelled(reading, name):
         key, window = f"{name}:{TUNNEL}", Window(Per.MONTH)
         yield MeterSpec(key, Unit.REQUESTS, METERED_REQUESTS, window, name, advisory=True)
+    if backend.keepalive is not None and backend.keepalive.budget is not None:
+        key, window = f"{name}:{KEEPALIVE}", Window(Per.MONTH, reading.settings.timezone)
+        budget = float(backend.keepalive.budget)
+        yield MeterSpec(key, Unit.REQUESTS, budget, window, name, advisory=True)
 
 
 def _of_quota(name: str, quota: Quota) -> Iterator[MeterSpec]:

@@ -9,9 +9,10 @@ import pytest
 
 from jobs import SCHEDULE, keepalive
 from jobs.base import KeepaliveSettings, KeepaliveTools, Tools
-from jobs.keepalive import Ledger
 from jobs.runner import Runner
-from orchestrator.core.fleet import resumed
+from orchestrator.core.events import Spent
+from orchestrator.core.fleet import apply, resumed, step
+from orchestrator.core.meters import MeterSpec, Unit
 from orchestrator.core.model import (
     Backend,
     FleetConfig,
@@ -21,6 +22,7 @@ from orchestrator.core.model import (
     Service,
     Session,
 )
+from orchestrator.core.windows import Per, Window
 from orchestrator.edge.http import AioHttp, public_only
 from orchestrator.errors import BadReply, Unreachable
 from tests.edge.test_http import Origin, answering
@@ -47,23 +49,31 @@ class Still:
 
 
 class World:
-    def __init__(self, http, *wanted: KeepaliveSettings, url: str, timezone: str = "UTC") -> None:
+    def __init__(
+        self, http, *wanted: KeepaliveSettings, url: str, timezone: str = "UTC", meters=()
+    ) -> None:
         specs = {
             one.backend: Backend(one.backend, "static", "http", url=url, health=SLOW)
             for one in wanted
         }
-        config = FleetConfig(specs, {"s": Service("s", tuple(specs))})
+        services = {"s": Service("s", tuple(specs))}
+        config = FleetConfig(specs, services, meters={one.key: one for one in meters})
         self.at = NOON
         self.fleet = resumed(config, self.now())
         self.tools = Tools(self.now, timezone, Table(), _yes)
         self.ask(http, *wanted)
 
     def ask(self, http, *wanted: KeepaliveSettings, guarded=None) -> None:
-        mine = KeepaliveTools(wanted, lambda: self.fleet, http, guarded or http, Still(), Ledger())
+        mine = KeepaliveTools(
+            wanted, lambda: self.fleet, http, guarded or http, Still(), self.spent, {}
+        )
         self.tools = replace(self.tools, keepalive=mine)
 
     def now(self) -> Now:
         return Now(self.at, self.at)
+
+    def spent(self, key: str, amount: float) -> None:
+        apply(self.fleet, step(self.fleet, Spent(((key, amount),)), self.now()))
 
     def becomes(self, name: str, **what) -> None:
         self.fleet.backends[name] = replace(self.fleet.backends[name], **what)
@@ -83,6 +93,10 @@ def playing(test, reply=AWAKE, **how):
             await test(world, origin)
 
     asyncio.run(whole())
+
+
+def meter(key: str, limit: float) -> MeterSpec:
+    return MeterSpec(key, Unit.REQUESTS, limit, Window(Per.MONTH), "nap", advisory=True)
 
 
 def asked(origin) -> int:
@@ -176,7 +190,18 @@ def test_a_months_budget_is_kept_and_the_next_month_has_its_own():
         world.at += 17 * DAY
         assert await world.run() == "nap answered 200"
 
-    playing(test, wanted={"budget": 3})
+    playing(test, meters=[meter("nap:keepalive", 3.0)])
+
+
+def test_a_metered_tunnel_is_asked_no_more_than_its_host_allows():
+    async def test(world, origin):
+        world.ask(world.http, KeepaliveSettings("nap", 4 * MINUTE, url="https://x.ngrok.io/"))
+        world.spent("nap:tunnel", 2.0)
+        assert await world.run() == "nap skipped: this month's 2 requests are used up"
+        world.ask(world.http, KeepaliveSettings("nap", 4 * MINUTE))
+        assert await world.run() == "nap answered 200", "its own address is behind no such tunnel"
+
+    playing(test, meters=[meter("nap:tunnel", 2.0)])
 
 
 def test_what_does_not_answer_is_told_and_hinders_nobody():
