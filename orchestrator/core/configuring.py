@@ -20,6 +20,7 @@ from orchestrator.core.model import (
     Now,
     Service,
     ServiceState,
+    Session,
     Token,
     World,
 )
@@ -177,7 +178,7 @@ def _woken(stored: BackendState, spec: Backend, at: float) -> BackendState:
         flap_level=stored.flap_level,
         drained=stored.drained,
         missing=stored.missing,
-        session=replace(session, beat_at=at, challenged_at=None) if session else None,
+        session=_renewed(session, at) if session else None,
         pending=stored.pending if spec.registers else None,
         generation=stored.generation,
         power=power.woken(stored.power, at),
@@ -185,3 +186,8 @@ def _woken(stored: BackendState, spec: Backend, at: float) -> BackendState:
         hand_starts=stored.hand_starts,
         health=Health.UNKNOWN,
     )
+
+
+def _renewed(session: Session, at: float) -> Session:
+    """Grant a stored session one lease."""
+    return replace(session, beat_at=at, challenged_at=None, unmet_at=None)

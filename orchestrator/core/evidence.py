@@ -218,6 +218,7 @@ def _call_witnesses(draft: Draft) -> None:
 def _settle_held(draft: Draft) -> None:
     """Draw the verdicts that waited for the controls; ask again for failures that are newer."""
     for name, spec in draft.config.backends.items():
+        _weigh_unmet(draft, name)
         state = draft.backend(name)
         waits = state.fails >= spec.health.fall or state.canary_fails >= CANARY_FALL
         if not spec.remote or not waits or state.health is Health.DOWN:
@@ -327,6 +328,7 @@ def _beaten(draft: Draft, session: Session, event: Heartbeat) -> Session:
         ends_at=event.ends_at if event.ends_at is not None else session.ends_at,
         challenged_at=None,
         challenge_ok=False,
+        unmet_at=None,
         seq=max(session.seq, event.seq),
         ready=event.ready,
         state=event.state,
@@ -337,14 +339,47 @@ def _beaten(draft: Draft, session: Session, event: Heartbeat) -> Session:
 
 
 def challenged(draft: Draft, event: Challenged) -> None:
-    """Take the answer of a session that was asked to prove itself."""
+    """Take the answer of a session that was asked to prove itself.
+
+    That it did not answer counts once it is known that the fault is not ours.
+    """
     if event.backend not in draft.fleet.backends:
         return
     state = draft.backend(event.backend)
-    if state.session is not None and state.session.id == event.session:
-        session = replace(state.session, challenged_at=draft.at, challenge_ok=event.ok)
+    session = state.session
+    if session is None or session.id != event.session:
+        return
+    asked_at, gap_at = session.challenged_at, draft.world.gap_at
+    session = replace(session, challenged_at=draft.at)
+    if event.ok:
+        session = replace(session, challenge_ok=True, unmet_at=None)
+    elif asked_at is None or (gap_at is not None and asked_at < gap_at):
+        return  # it spoke meanwhile, or we slept
+    else:
+        session = replace(session, unmet_at=asked_at)
+    draft.put_backend(replace(state, session=session))
+    _weigh_unmet(draft, event.backend)
+    draft.touch(event.backend)
+
+
+def _weigh_unmet(draft: Draft, name: str) -> None:
+    """Believe that a challenge was not met if we are known to be online, else ask the controls."""
+    state, spec = draft.backend(name), draft.config.backends[name]
+    session = state.session
+    if session is None or session.unmet_at is None or draft.isolated_from(spec):
+        return
+    cleared_at = draft.world.cleared_at
+    if cleared_at is not None and session.unmet_at < cleared_at:  # another one has to tell
+        session = replace(session, unmet_at=None, challenged_at=None)
         draft.put_backend(replace(state, session=session))
-        draft.touch(event.backend)
+        return
+    if not spec.remote or not draft.config.controls or online_since(draft, session.unmet_at):
+        session = replace(session, challenge_ok=False, unmet_at=None)
+        draft.put_backend(replace(state, session=session))
+        draft.touch(name)
+    elif draft.world.asked_at is None:
+        draft.change_world(asked_at=draft.at)
+        draft.do(AskControls())
 
 
 def watch_leases(draft: Draft, elapsed_s: float) -> None:
@@ -377,7 +412,8 @@ def _watch_lease(draft: Draft, state: BackendState, session: Session, elapsed_s:
         draft.put_backend(replace(state, ok_since=None))
     lapsing = draft.at - session.beat_at >= session.lease_s - ASK_AHEAD_S
     fast_s = draft.config.backends[state.name].health.fast_interval_s
-    again_s = PROVEN_AGAIN_S if session.challenge_ok else fast_s
+    proven = session.challenge_ok and session.unmet_at is None
+    again_s = PROVEN_AGAIN_S if proven else fast_s
     asked = session.challenged_at
     if lapsing and not session.revoked and (asked is None or draft.at - asked >= again_s):
         session = replace(session, challenged_at=draft.at)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from orchestrator.core.events import Challenged
+from orchestrator.core.events import AskControls, Challenge, Challenged, ControlsAnswered
 from orchestrator.core.health import Lease, lease
-from tests.core.test_sessions import HOUR, world
+from tests.core.test_sessions import HOUR, Notebooks, fleet, world
 
 
 def test_who_could_not_prove_itself_for_a_while_waits_as_long_as_one_that_was_ill():
@@ -61,3 +63,74 @@ def test_a_step_of_the_wall_clock_moves_no_sessions_end():
     at.wall_offset += HOUR
     at.tick(2)
     assert at.colab.session.ends_at == before
+
+
+# ── silent, and perhaps it is us ────────────────────────────────────────────────────────────────
+
+
+def suspect(controls=4):
+    """One that fell silent, met its challenge, and serves on."""
+    at = Notebooks(replace(fleet(remote=True), controls=controls))
+    at.up("lab")
+    at.tick(40)
+    ident = at.serves()
+    at.beating(ident, 320)
+    for second in range(90):
+        at.tick()
+        at.sees("colab")
+        at.sees("lab")
+        if second == 45:
+            at.give(Challenged("colab", ident, ok=True))
+    assert lease(at.colab.session, at.at) is Lease.SUSPECT
+    assert at.active == "colab"
+    at.forget()
+    return at, ident
+
+
+def unmet(at, ident):
+    """Have a challenge not be met, three seconds after it was asked."""
+    while Challenge("colab") not in at.effects:
+        at.tick()
+    at.tick(3)
+    at.give(Challenged("colab", ident, ok=False))
+
+
+def test_a_challenge_that_was_not_met_moves_nobody_before_it_is_known_that_it_is_not_us():
+    at, ident = suspect()
+    unmet(at, ident)
+    at.tick()
+    assert AskControls() in at.effects
+    assert at.active == "colab"
+    at.give(ControlsAnswered(0, 4, at.at))
+    at.tick()
+    assert at.active == "lab"
+
+
+def test_a_challenge_that_was_not_met_while_we_were_cut_off_says_nothing():
+    at, ident = suspect()
+    unmet(at, ident)
+    at.give(ControlsAnswered(4, 4, at.at))
+    assert at.fleet.world.isolated_since is not None
+    at.tick(20)
+    at.forget()
+    at.give(ControlsAnswered(0, 4, at.at))
+    at.tick()
+    assert at.active == "colab"
+    assert at.colab.session.unmet_at is None
+    assert Challenge("colab") in at.effects, "it is asked again at once"
+
+
+def test_without_controls_a_challenge_that_was_not_met_counts_at_once():
+    at, ident = suspect(controls=0)
+    unmet(at, ident)
+    assert at.active == "lab"
+
+
+def test_a_challenge_that_was_under_way_while_this_machine_slept_says_nothing():
+    at, ident = suspect(controls=0)
+    while Challenge("colab") not in at.effects:
+        at.tick()
+    at.boot_offset += 30.0
+    at.tick()
+    at.give(Challenged("colab", ident, ok=False))
+    assert at.active == "colab"
