@@ -68,5 +68,18 @@ class MuteBody(Body):
     for_: Duration = Field(default=14400.0, alias="for")
 
 
+class TokenBody(Body):
+    """Which backend is to register with it."""
+
+    backend: Name
+
+
+class RevokeBody(Body):
+    """Which tokens: by their ids, or all of a backend."""
+
+    ids: Annotated[list[Name], Field(max_length=100)] = Field(default_factory=list)
+    backend: Name | None = None
+
+
 class NoBody(Body):
     """Nothing."""

@@ -8,6 +8,7 @@ from typing import Any
 from orchestrator.web.status import environment
 
 Json = dict[str, Any]
+GOOD = ("200", "201")
 
 
 def page(document: Json) -> bytes:
@@ -41,7 +42,8 @@ def _operations(document: Json, shapes: Json) -> Iterator[Json]:
             content = one.get("requestBody", {}).get("content", {})
             body = _shape(content.get("application/json", {}).get("schema", {}), shapes)
             fields += [{**field, "where": "body"} for field in _fields(body)]
-            answers: Json = one["responses"].get("200", {}).get("content", {})
+            said: Json = next((one["responses"][s] for s in GOOD if s in one["responses"]), {})
+            answers: Json = said.get("content", {})
             answer: Json = next(iter(answers.values()), {})
             yield {
                 "id": one.get("operationId", ""),

@@ -11,11 +11,13 @@ from starlette.exceptions import HTTPException
 from orchestrator.errors import AionError
 from orchestrator.web import docs
 from orchestrator.web.admin import Admin, router
+from orchestrator.web.agent_docs import router as agent_routes
 from orchestrator.web.hooks import Hooks
 from orchestrator.web.hooks import router as hook_routes
 from orchestrator.web.parts import Parts
 from orchestrator.web.ports import App, Message, Receive, Scope, Send
 from orchestrator.web.problems import MEDIA_TYPE, NOSNIFF, Problem, not_found, of_error, one_line
+from orchestrator.web.registering import router as registering_routes
 from orchestrator.web.status import HTML
 from orchestrator.web.streams import Streams
 
@@ -29,13 +31,16 @@ def framework(parts: Parts, streams: Streams, hooks: Hooks) -> App:
         title="aion",
         version=parts.version,
         description="The operator's API. Every address below `/api` needs the admin token,"
-        " each below `/hooks` a token of its own.",
+        " each below `/hooks` a token of its own; agents have tokens too.",
         docs_url=None,
         redoc_url=None,
         responses={"default": {"description": "a problem (RFC 9457)", "content": {MEDIA_TYPE: {}}}},
     )
-    app.include_router(router(Admin(parts, streams)))
+    admin = Admin(parts, streams)
+    app.include_router(router(admin))
+    app.include_router(registering_routes(admin))
     app.include_router(hook_routes(hooks))
+    app.include_router(agent_routes())
 
     @lru_cache(maxsize=1)
     def rendered() -> bytes:

@@ -7,9 +7,6 @@ are RFC 3339 in UTC; null means never, not yet, or for ever.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Annotated
-
-from pydantic import BaseModel, ConfigDict, Field
 
 from orchestrator.core.choice import explain
 from orchestrator.core.model import (
@@ -21,19 +18,15 @@ from orchestrator.core.model import (
     ServiceState,
     Target,
 )
-from orchestrator.web import standing
+from orchestrator.web import standing, viewing
 from orchestrator.web.ports import EventRow, JobRow
+from orchestrator.web.session_views import SessionView, session_view
 from orchestrator.web.standing import rfc3339
 
-Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+Time = viewing.Time
+View = viewing.View
 Tell = Callable[[Incident], str]
 """Says an incident in one sentence."""
-
-
-class View(BaseModel):
-    """Base of all answers."""
-
-    model_config = ConfigDict(frozen=True)
 
 
 class PinView(View):
@@ -111,15 +104,11 @@ class ServiceView(View):
     dns: DnsView | None
 
 
-class SessionView(View):
-    """One life of a backend that comes and goes."""
-
-    started_at: Time | None
-    ends_at: Time | None
-
-
 class BackendView(View):
-    """A backend: what is believed of it and why. `barred`: why it cannot serve though it lives."""
+    """A backend: what is believed of it and why. `barred`: why it cannot serve though it lives.
+
+    `session`: the one that proved itself; `pending`: the newest that has not yet.
+    """
 
     name: str
     kind: str
@@ -141,6 +130,7 @@ class BackendView(View):
     falls_last_hour: int
     canary_at: Time | None
     session: SessionView | None
+    pending: SessionView | None
     restart_url: str | None
     services: list[str]
     serves: list[str]
@@ -310,7 +300,7 @@ def backend_view(fleet: Fleet, name: str, now: Now) -> BackendView:
         engine=backend.engine,
         priority=backend.priority,
         tier=backend.tier.value,
-        url=backend.url,
+        url=session.url if backend.registers and session else backend.url,
         models=list(backend.models),
         missing_models=list(state.missing),
         health=state.health.value,
@@ -324,11 +314,8 @@ def backend_view(fleet: Fleet, name: str, now: Now) -> BackendView:
         exhausted_until=rfc3339(state.exhausted_until, now),
         falls_last_hour=sum(now.at - fall < 3600.0 for fall in state.falls),  # noqa: PLR2004 - an hour
         canary_at=rfc3339(state.canary_at, now),
-        session=SessionView(
-            started_at=rfc3339(session.started_at, now), ends_at=rfc3339(session.ends_at, now)
-        )
-        if session
-        else None,
+        session=session_view(name, session, now) if session else None,
+        pending=session_view(name, state.pending, now) if state.pending else None,
         restart_url=backend.restart_url,
         services=[one.name for one in services if name in one.backends],
         serves=[one.name for one in fleet.services.values() if one.active == name],

@@ -19,9 +19,10 @@ def of(answer: httpx.Response) -> tuple[int, str]:
     return answer.status_code, shown["code"]
 
 
-def test_everything_under_api_needs_the_token():
+def test_everything_that_is_documented_needs_a_token_but_the_agents_file():
     async def test(site: Site) -> None:
         document = (await site.client.get("/openapi.json")).json()
+        del document["paths"]["/agent.py"]
         for path, methods in document["paths"].items():
             for method in methods:
                 answer = await site.client.request(method, path.replace("{", "").replace("}", ""))
