@@ -105,7 +105,8 @@ def _told(reading: Reading, name: str, platform: str) -> ipynb.Told:
         text = "server.public_url is not set: the notebook has to know where this daemon is reached"
         raise ConfigError(f'{text}; add public_url = "https://…" under [server]')
     if platform != ipynb.JUPYTER and not is_remote(public):
-        raise ConfigError(f"{platform} cannot reach {public}: server.public_url is a local address")
+        where = platform.capitalize()
+        raise ConfigError(f"{where} cannot reach {public}: server.public_url is a local address")
     backend = reading.settings.backends[name]
     tunnel, url, listen = ipynb.way_in(_hosts(reading, name), platform)
     return ipynb.Told(
