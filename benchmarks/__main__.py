@@ -33,6 +33,7 @@ PARTS = (
     "discovery",
     "store",
     "turns",
+    "plan",
     "simulation",
     "exposure",
     "agent",

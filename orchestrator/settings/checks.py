@@ -224,13 +224,6 @@ def _unused(reading: Reading) -> Iterator[Problem]:
             if getattr(backend, key) not in {None, "manual"}:
                 path: Path = ("backends", name, key)
                 yield Problem(path, f"{dotted(path)}: {text}", on_key=True)
-    if reading.settings.alerts.operator_hours:
-        path = ("alerts", "operator_hours")
-        yield Problem(
-            path,
-            f"{dotted(path)}: the planner that uses it is not built into this version",
-            on_key=True,
-        )
 
 
 def _surprises(reading: Reading) -> Iterator[Problem]:

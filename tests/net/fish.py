@@ -23,6 +23,8 @@ NETS: dict[str, tuple[str, ...]] = {
         "tests/core/test_fleet.py",
         "tests/core/test_crowds.py",
     ),
+    "planner": ("tests/core/test_planner.py",),
+    "lookahead": ("tests/core/test_lookahead.py",),
     "records": ("tests/core/test_records.py",),
     "targets": ("tests/core/test_records.py", "-k", "unsafe or private"),
     "durations": ("tests/settings/test_load.py",),
@@ -70,6 +72,10 @@ CONFIGURING = "orchestrator/core/configuring.py"
 DRAFT = "orchestrator/core/draft.py"
 FLEET = "orchestrator/core/fleet.py"
 TARGETS = "orchestrator/core/targets.py"
+PLANNER = "orchestrator/core/planner.py"
+FILLING = "orchestrator/core/filling.py"
+PURSES = "orchestrator/core/purses.py"
+LOOKAHEAD = "orchestrator/core/lookahead.py"
 DURATIONS = "orchestrator/core/durations.py"
 LOOP = "orchestrator/loop.py"
 STORE = "orchestrator/edge/store.py"
@@ -751,6 +757,47 @@ FISH = (
         "found = _ONE.fullmatch(text)",
         "found = _ONE.match(text)",
         ("durations",),
+    ),
+    # ── looking ahead ───────────────────────────────────────────────────────────────────────────
+    Fish(
+        "asked in one's sleep",
+        "a human is only asked in operator hours",
+        PLANNER,
+        "    hours = awake(config.operator_hours,",
+        "    hours = awake(None,",
+        ("planner",),
+    ),
+    Fish(
+        "two runs of one machine",
+        "a machine's next run begins when the one before it is over",
+        FILLING,
+        "        earliest = max(self.runs[-1].ends_at, cover.free_at) if self.runs else cover.free_at",
+        "        earliest = cover.free_at",
+        ("planner",),
+    ),
+    Fish(
+        "hours planned twice",
+        "nothing is planned beyond what a meter holds",
+        PURSES,
+        "                    period.left = max(0.0, period.left - on_s * rate)",
+        "                    period.left = max(0.0, period.left - on_s * rate / 2)",
+        ("planner",),
+    ),
+    Fish(
+        "sleep counted as slowness",
+        "the time to a restart is that of operator hours",
+        LOOKAHEAD,
+        "    took_s = _awake_s(draft, min(one.opened_at for one in asked))",
+        "    took_s = draft.at - min(one.opened_at for one in asked)",
+        ("lookahead",),
+    ),
+    Fish(
+        "asked for twice over",
+        "what a bigger incident explains is not told",
+        LOOKAHEAD,
+        "        if not _explained(draft, name, ask):",
+        "        if ask:",
+        ("lookahead",),
     ),
     # ── what clients see ────────────────────────────────────────────────────────────────────────
     Fish(
