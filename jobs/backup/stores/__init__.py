@@ -1,0 +1,28 @@
+"""Where copies are kept: one module per kind of address, imported when it is used."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Final, cast
+
+from jobs.backup.form import Access
+from jobs.backup.stores.base import Store
+from jobs.backup.targets import Scheme, Target
+
+MODULES: Final[dict[Scheme, str]] = {
+    "file": "jobs.backup.stores.file",
+    "rclone": "jobs.backup.stores.rclone",
+    "gs": "jobs.backup.stores.gcs",
+    "hf": "jobs.backup.stores.hub",
+}
+
+
+def open_store(target: Target, access: Access, private: Path) -> Store:
+    """Return the store at `target`; nothing is asked of it yet.
+
+    `private`: a folder of ours (0700) that outlives a crash, for what an upload needs to go on.
+    Secrets that a program must read from a file are kept there too, until `close`.
+    """
+    module = importlib.import_module(MODULES[target.scheme])
+    return cast(Store, module.make(target, access, private))
