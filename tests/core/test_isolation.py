@@ -354,7 +354,9 @@ def test_a_heartbeat_of_another_session_means_nothing():
 def test_the_operator_is_warned_before_a_session_ends():
     world = notebooks("a", "b", ends_at=START + 4000)
     live(world, 1400, beating="ab", up="ab")
-    assert "session_ending:a" in world.fleet.incidents
+    asked = world.fleet.incidents["start_soon:chat"]
+    assert asked.params["backend"] == "a"  # … and this says that it ends
+    assert "session_ending:b" in world.fleet.incidents
 
 
 def test_a_canary_of_a_remote_backend_degrades_only_once_we_are_known_to_be_online():
