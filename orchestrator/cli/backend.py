@@ -13,6 +13,7 @@ from orchestrator.cli.output import Cell
 from orchestrator.cli.services import tell
 from orchestrator.cli.status import HEALTH_STYLES
 from orchestrator.cli.times import ago, until
+from orchestrator.core.durations import spoken
 
 if TYPE_CHECKING:
     from orchestrator.cli.options import Given
@@ -95,8 +96,13 @@ def _show(output: Output, one: Mapping[str, Any], at: str) -> None:
             "session ends": until(session.get("ends_at"), at),
             **_power(one.get("power"), at),
             "restart it at": one["restart_url"] or "",
+            "started by hand within": _spoken(one.get("hand_start_s")),
         }
     )
+
+
+def _spoken(seconds: float | None) -> str:
+    return "" if seconds is None else spoken(seconds)
 
 
 def _power(power: Mapping[str, Any] | None, at: str) -> dict[str, str]:
@@ -109,6 +115,7 @@ def _power(power: Mapping[str, Any] | None, at: str) -> dict[str, str]:
         "power": power["phase"] + (f" for {for_}" if for_ else ""),
         "launch": power["launch"],
         "because": power["why"],
+        "would be started": power["would"],
         "starts": "automatically" if power["auto"] else "when told to",
         "takes about": f"{power['boot_s']:.0f} s",
         "failed starts": failures if power["failures"] else "",

@@ -15,6 +15,7 @@ from orchestrator.core.draft import Draft
 from orchestrator.core.durations import spoken
 from orchestrator.core.events import Answer, Rewire, Tell
 from orchestrator.core.health import ALIVE
+from orchestrator.core.meters import MeterState, usable
 from orchestrator.core.model import Backend, BackendState, Do, Health, Power, PowerPhase, Tier
 from orchestrator.core.powering import AskPower, Halt, Start, StartBackend, StopBackend
 from orchestrator.core.refusal import Refused, known
@@ -301,7 +302,21 @@ def launch(draft: Draft, name: str, why: str) -> None:
         detail="",
     )
     draft.note("power_start", name, f"{name} is started: {why}", launch=label, why=why)
-    draft.do(StartBackend(name, label, spec.session_s))
+    draft.do(StartBackend(name, label, longest_s(draft, spec)))
+
+
+def longest_s(draft: Draft, spec: Backend) -> float | None:
+    """Say after how long its provider is to end it by itself: its session, or what is left of it.
+
+    For a daemon that is dead stops nothing.
+    """
+    limits = [] if spec.session_s is None else [spec.session_s]
+    for meter in draft.config.meters.values():
+        if meter.backend == spec.name and meter.rate_per_hour and not meter.advisory:
+            known = draft.meters.get(meter.key) or draft.fleet.meters.get(meter.key)
+            left = usable(known or MeterState(meter.key), meter, draft.now.wall)
+            limits += [] if left is None else [left / meter.rate_per_hour * 3600.0]
+    return min(limits, default=None)
 
 
 def failed(draft: Draft, name: str, why: str, wait_s: float = 0.0) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, cast
 
 import structlog
@@ -40,10 +40,16 @@ def powered(driver: object) -> Powered | None:
 
 
 class Powers:
-    """Asks providers. `report` takes each answer."""
+    """Asks providers. `report` takes each answer; `limits_s`: how long each question may take."""
 
-    def __init__(self, *, clock: Clock, report: Callable[[PowerReported], None]) -> None:
-        self._clock, self._report = clock, report
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        report: Callable[[PowerReported], None],
+        limits_s: Mapping[Ask, float] = LIMITS_S,
+    ) -> None:
+        self._clock, self._report, self._limits_s = clock, report, limits_s
         self._drivers: dict[str, Powered] = {}
         self._waiting: dict[str, deque[tuple[Powered, Wish]]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -93,10 +99,11 @@ class Powers:
         ask, launch, call = _call(driver, wish)
         began_at = self._clock.steady()
         try:
-            async with asyncio.timeout(LIMITS_S[ask]):
+            async with asyncio.timeout(self._limits_s[ask]):
                 report = await call()
         except TimeoutError:
-            report = PowerReport(snag=Snag.LOST, detail=f"no answer within {LIMITS_S[ask]:g} s")
+            detail = f"no answer within {self._limits_s[ask]:g} s"
+            report = PowerReport(snag=Snag.LOST, detail=detail)
         except Exception as error:  # a driver's bug: what it did is not known
             log.exception("power_failed", backend=wish.backend, ask=ask.value)
             report = PowerReport(snag=Snag.LOST, detail=f"internal error: {type(error).__name__}")

@@ -6,28 +6,29 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Query, Request
 
-from orchestrator.core import events
+from orchestrator.core import events, powering
 from orchestrator.core.events import Answer, Command
 from orchestrator.core.model import Fleet, Incident
-from orchestrator.web import bodies, metering, views
+from orchestrator.web import bodies, metering, planning, views
 from orchestrator.web.commands import Commands, told, who
 from orchestrator.web.follow import follow
 from orchestrator.web.parts import Parts
 from orchestrator.web.problems import Problem, unknown
 from orchestrator.web.streams import Streams
+from orchestrator.web.viewing import View
 
 PAGE = 1000  # most events in one answer
 
 Nothing = Annotated[bodies.NoBody | None, Body()]
 
 
-class Done(views.View):
+class Done(View):
     """A command was carried out; `text` says in one sentence what that means."""
 
     text: str
 
 
-class Reloaded(views.View):
+class Reloaded(View):
     """The configuration was read again; one line per change."""
 
     changes: list[str]
@@ -75,6 +76,7 @@ def router(admin: Admin) -> APIRouter:
     routes = APIRouter(prefix="/api")
     _overview(routes, admin)
     metering.routes(routes, admin.parts.loop)
+    planning.add(routes, lambda: admin.fleet, admin.parts.loop.now)
     _log(routes, admin)
     _services(routes, admin)
     _backends(routes, admin)
@@ -216,12 +218,14 @@ def _backends(routes: APIRouter, admin: Admin) -> None:
         return await admin.give(events.Check(admin.backend(name)), request, body)
 
     @routes.post(f"{path}/start", tags=["command"])
+    async def start(name: str, request: Request, body: Nothing = None) -> Done:
+        """Start a backend, where its kind can be."""
+        return await admin.give(powering.Start(admin.backend(name)), request, body)
+
     @routes.post(f"{path}/stop", tags=["command"])
-    async def power(name: str) -> Done:
-        """Start or stop a backend, where its kind can be."""
-        kind = admin.fleet.config.backends[admin.backend(name)].kind
-        text = f"{name} is of kind `{kind}`, which aion cannot start or stop"
-        raise Problem(409, "conflict", text)
+    async def stop(name: str, request: Request, body: Nothing = None) -> Done:
+        """Stop a backend: by its provider, else by its agent."""
+        return await admin.give(powering.Halt(admin.backend(name)), request, body)
 
 
 def _daemon(routes: APIRouter, admin: Admin) -> None:

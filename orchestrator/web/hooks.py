@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Path, Request, Response
 
-from orchestrator.core import events
+from orchestrator.core import events, powering
 from orchestrator.core.events import Answer, Command
 from orchestrator.edge.queries import Audit
 from orchestrator.errors import ConfigError
@@ -21,7 +21,7 @@ from orchestrator.web.gate import bearer, headers_of, matches
 from orchestrator.web.parts import Parts
 from orchestrator.web.ports import Scope
 from orchestrator.web.problems import method_not_allowed, unknown
-from orchestrator.web.views import View
+from orchestrator.web.viewing import View
 
 NOBODY = bytes(32)  # compared with where there is no such hook: that takes as long, and says no
 LONGEST_QUERY = 2048
@@ -31,6 +31,8 @@ DOES: dict[str, Callable[[HookSettings, str], Command]] = {
     "check": lambda hook, _: events.Check(hook.target),
     "drain": lambda hook, _: events.Drain(hook.target),
     "undrain": lambda hook, _: events.Drain(hook.target, drained=False),
+    "start": lambda hook, _: powering.Start(hook.target),
+    "stop": lambda hook, _: powering.Halt(hook.target),
     "failover": lambda hook, _: events.Failover(hook.target, hook.to),
     "pause": lambda hook, by: events.Pause(hook.for_s, by),
     "resume": lambda _, __: events.Resume(),

@@ -25,7 +25,7 @@ from prometheus_client.registry import Collector
 
 from orchestrator.core.events import Turn
 from orchestrator.core.model import Health, Observation
-from orchestrator.web import metering, standing
+from orchestrator.web import metering, powering, standing
 from orchestrator.web.ports import LoopPort, Receive, Scope, Send
 from orchestrator.web.problems import NOSNIFF, method_not_allowed, not_found, respond, send_problem
 
@@ -119,6 +119,7 @@ class Metrics(Collector):
         yield from self._of_backends()
         yield from self._of_services()
         yield from metering.families(self._loop.fleet, self._loop.now())
+        yield from powering.families(self._loop.fleet)
         yield from self._of_loop()
 
     def _of_backends(self) -> Iterator[Metric]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from orchestrator.core.choice import explain
+from orchestrator.core.coverage import by_hand_s
 from orchestrator.core.model import (
     BackendState,
     Fleet,
@@ -20,6 +21,7 @@ from orchestrator.core.model import (
 )
 from orchestrator.web import standing, viewing
 from orchestrator.web.ports import EventRow, JobRow
+from orchestrator.web.powering import PowerView, power_view, words
 from orchestrator.web.session_views import SessionView, session_view
 from orchestrator.web.standing import rfc3339
 
@@ -107,7 +109,8 @@ class ServiceView(View):
 class BackendView(View):
     """A backend: what is believed of it and why. `barred`: why it cannot serve though it lives.
 
-    `session`: the one that proved itself; `pending`: the newest that has not yet.
+    `session`: the one that proved itself; `pending`: the newest that has not yet. `hand_start_s`:
+    how soon nine of ten had it up after they were asked to, null before the first.
     """
 
     name: str
@@ -131,7 +134,9 @@ class BackendView(View):
     canary_at: Time | None
     session: SessionView | None
     pending: SessionView | None
+    power: PowerView | None
     restart_url: str | None
+    hand_start_s: float | None
     services: list[str]
     serves: list[str]
 
@@ -316,7 +321,9 @@ def backend_view(fleet: Fleet, name: str, now: Now) -> BackendView:
         canary_at=rfc3339(state.canary_at, now),
         session=session_view(name, session, now) if session else None,
         pending=session_view(name, state.pending, now) if state.pending else None,
+        power=power_view(state, backend, now),
         restart_url=backend.restart_url,
+        hand_start_s=by_hand_s(state) if state.hand_starts else None,
         services=[one.name for one in services if name in one.backends],
         serves=[one.name for one in fleet.services.values() if one.active == name],
     )
@@ -431,7 +438,7 @@ def explain_view(fleet: Fleet, name: str, now: Now) -> ExplainView:
                 health=one.health.value,
                 able=standing.able(one),
                 serves=one.name == state.active,
-                note=notes[one.name],
+                note="; ".join(filter(None, (notes[one.name], words(fleet, one.name, now)))),
             )
             for one in known
         ],

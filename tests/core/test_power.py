@@ -21,6 +21,7 @@ from orchestrator.core.events import (
     Tick,
     Traffic,
 )
+from orchestrator.core.meters import MeterSpec, Unit
 from orchestrator.core.model import (
     Do,
     HealthPolicy,
@@ -226,6 +227,24 @@ def test_what_the_operator_planned_to_move_to_is_up_in_time():
     assert started(cloud) == ["v"]
     cloud.lives(900, up="a")
     assert world.active == "v"
+
+
+def test_its_provider_is_told_to_end_it_before_its_session_or_its_budget_does():
+    meters = {
+        "v:usd": MeterSpec("v:usd", Unit.USD, 10.0, backend="v", rate_per_hour=2.0),
+        "w:usd": MeterSpec("w:usd", Unit.USD, 1.0, backend="w", rate_per_hour=2.0),
+        "v:requests": MeterSpec("v:requests", Unit.REQUESTS, 1.0, backend="v"),
+    }
+    for session_s, most_s in ((None, 18000.0), (3600.0, 3600.0), (90000.0, 18000.0)):
+        spec = vm("v", auto_start=False, session_s=session_s)
+        world, cloud = world_of(backend("a"), spec, meters=meters)
+        cloud.lives(5, up="a")
+        world.give(Start("v"))
+        asked = [one for one in world.effects if isinstance(one, StartBackend)]
+        assert asked[0].max_run_s == pytest.approx(most_s, rel=0.06)
+    world, cloud = world_of(backend("a"), vm("v", auto_start=False))
+    world.give(Start("v"))
+    assert world.turns[-1].effects[-1].max_run_s is None
 
 
 # ── answers, lost and otherwise ─────────────────────────────────────────────────────────────────

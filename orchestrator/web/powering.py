@@ -1,0 +1,102 @@
+"""Whether backends that aion can start are on: for `/api`, `aion explain` and `/metrics`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from orchestrator.core.demand import boot_s
+from orchestrator.core.durations import spoken
+from orchestrator.core.model import Backend, BackendState, Fleet, Now, Power, PowerPhase
+from orchestrator.web.standing import rfc3339
+from orchestrator.web.viewing import Time, View
+
+
+class PowerView(View):
+    """Whether a backend that aion can start is on. `launch`: our label of what runs, if it is ours.
+
+    `auto`: it is started by itself when it is needed, not before `retry_at`; `boot_s`: within how
+    many seconds nine of ten starts were up; `failures` of starts in a row; `idle_since`: nobody has
+    needed it from then; `would`: why it would be started if aion did not only observe.
+    """
+
+    phase: str
+    since: Time | None
+    launch: str
+    auto: bool
+    why: str
+    detail: str
+    failures: int
+    retry_at: Time | None
+    confirmed_at: Time | None
+    idle_since: Time | None
+    boot_s: float
+    would: str
+
+
+def power_view(state: BackendState, backend: Backend, now: Now) -> PowerView | None:
+    """Show one backend's power; None if aion can neither start nor stop it."""
+    if not backend.powered:
+        return None
+    power = state.power or Power()
+    return PowerView(
+        phase=power.phase.value,
+        since=rfc3339(power.since or None, now),
+        launch=power.launch,
+        auto=backend.auto_start,
+        why=power.why,
+        detail=power.detail,
+        failures=power.failures,
+        retry_at=rfc3339(power.retry_at, now),
+        confirmed_at=rfc3339(power.confirmed_at, now),
+        idle_since=rfc3339(power.idle_since, now),
+        boot_s=round(boot_s(state), 3),
+        would=power.would,
+    )
+
+
+def words(fleet: Fleet, name: str, now: Now) -> str:
+    """Say what starting and stopping has to do with how it stands; "" where nothing has."""
+    backend, state = fleet.config.backends[name], fleet.backends.get(name)
+    power = state.power if state is not None else None
+    if not backend.powered or state is None:
+        return ""
+    if power is None or (power.phase is PowerPhase.UNKNOWN and not power.launch):
+        return "its provider has not said yet whether it is on"
+    for_ = spoken(max(0.0, now.at - power.since))
+    if power.phase is PowerPhase.STARTING:
+        return f"started {for_} ago ({power.why}), which takes about {spoken(boot_s(state))}"
+    if power.phase is PowerPhase.STOPPING:
+        return f"being stopped for {for_}: {power.why or 'by its provider'}"
+    if power.phase is PowerPhase.ON:
+        return "" if power.launch else "it is on, though not by us"
+    if not backend.auto_start:
+        return "off; it is started by hand alone"
+    if power.failures or (power.retry_at or 0.0) > now.at:
+        wait = spoken(max(0.0, (power.retry_at or now.at) - now.at))
+        return f"off; it may be started in {wait}" + (f" ({power.detail})" if power.detail else "")
+    return "off; it is started when nobody cheaper can serve"
+
+
+def families(fleet: Fleet) -> Iterator[Metric]:
+    """Yield the metrics."""
+    phases = GaugeMetricFamily(
+        "aion_backend_power", "1 for whether it is on", labels=["backend", "phase"]
+    )
+    failures = GaugeMetricFamily(
+        "aion_backend_start_failures", "Failed starts in a row", labels=["backend"]
+    )
+    boots = GaugeMetricFamily(
+        "aion_backend_boot_seconds", "Nine of ten starts were up by then", labels=["backend"]
+    )
+    for name, backend in fleet.config.backends.items():
+        state = fleet.backends.get(name)
+        if not backend.powered or state is None:
+            continue
+        power = state.power or Power()
+        for phase in PowerPhase:
+            phases.add_metric([name, phase.value], float(power.phase is phase))
+        failures.add_metric([name], power.failures)
+        boots.add_metric([name], boot_s(state))
+    yield from (phases, failures, boots)
