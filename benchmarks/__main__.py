@@ -31,6 +31,7 @@ PARTS = (
     "probes",
     "failover",
     "discovery",
+    "heartbeats",
     "store",
     "turns",
     "plan",
