@@ -125,3 +125,17 @@ def test_a_still_of_the_fleet_does_not_move_with_it():
         assert set(kept.services) == {"chat", "embed"}
 
     run(go, config())
+
+
+def test_how_long_a_human_takes_is_shown_with_the_backend():
+    async def go(site):
+        _colab_serves(site, 3.0)
+        answer = (await site.admin.get("/api/backends/colab")).json()
+        assert answer["hand_start_s"] is None
+        fleet = site.stand.fleet
+        slow = (60.0, 90.0, 600.0)
+        fleet.backends["colab"] = replace(fleet.backends["colab"], hand_starts=slow)
+        answer = (await site.admin.get("/api/backends/colab")).json()
+        assert answer["hand_start_s"] == 600.0
+
+    run(go, config())
