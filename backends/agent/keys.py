@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import Refused
+from .place import where
 from .settings import Settings
 
 TOKEN = "AION_TOKEN"  # noqa: S105 - the name of one
@@ -58,7 +59,7 @@ class Redactor:
 
 def from_colab(name: str) -> str:
     """Ask Colab's secrets. They can be asked only in the main thread of the notebook's kernel."""
-    if "google.colab" not in sys.modules or threading.current_thread() is not _main():
+    if where() != "colab" or threading.current_thread() is not _main():
         return ""
     try:
         userdata: Any = importlib.import_module("google.colab.userdata")

@@ -109,6 +109,8 @@ class Membership:
             except Away as error:
                 wait_s = self._missed(error)
             else:
+                if resumed:
+                    self._printer.say("aion", "the session of the run before goes on")
                 resumed = False
                 self._reached()
             await self._rest(wait_s)

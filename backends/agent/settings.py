@@ -72,7 +72,7 @@ class Settings:
     linger_s: float = _told(30.0, "how long a superseded agent still takes requests")
     retry_most_s: float = _told(30.0, "longest wait between tries")
     doh: str = _told("https://1.1.1.1/dns-query", "DNS over HTTPS, for fresh names; empty: none")
-    insecure: bool = _told(False, "let plain http to the daemon, other than on this machine")
+    insecure: bool = _told(False, "let plain http to and from the daemon, in a network of your own")
     ollama_download: str = _told(
         "https://ollama.com/download/ollama-linux-{arch}.tar.zst", "where Ollama is fetched"
     )
@@ -87,6 +87,11 @@ class Settings:
         "where ngrok is fetched",
     )
     ngrok_sha256: str = _told("", "what that file must hash to")
+
+    @property
+    def local(self) -> str:
+        """Where this machine reaches the proxy."""
+        return "127.0.0.1" if self.listen in ("", "0.0.0.0", "::") else self.listen  # noqa: S104
 
 
 def option_of(name: str) -> str:
@@ -190,7 +195,7 @@ def _checked(found: Settings) -> Settings:
     if values["tunnel"] not in TUNNELS:
         raise Refused(f"tunnel: “{found.tunnel}” is none of {', '.join(TUNNELS)}")
     if found.url:
-        values["url"] = _address("url", found.url, plain=False)
+        values["url"] = _address("url", found.url, plain=found.insecure)
         if urlsplit(found.url).path.strip("/"):
             raise Refused("url: an address without a path, please")
     elif values["tunnel"] == "none":

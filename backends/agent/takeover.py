@@ -27,13 +27,14 @@ async def take(state: State, http: aiohttp.ClientSession, printer: Printer) -> i
     """
     run = state.get("agent")
     port, pid, began = (run.get(key, 0) for key in ("port", "pid", "began"))
+    host = str(run.get("host", "127.0.0.1"))
     if not port:
         return 0
     if ticks(pid) != began or not began:
         return int(port)
     try:
         async with http.post(
-            f"http://127.0.0.1:{port}/.aion/takeover",
+            f"http://{host}:{port}/.aion/takeover",
             headers={"Authorization": f"Bearer {run.get('takeover', '')}"},
             timeout=aiohttp.ClientTimeout(total=ANSWER_S),
         ) as reply:
@@ -43,12 +44,12 @@ async def take(state: State, http: aiohttp.ClientSession, printer: Printer) -> i
     other = pid != os.getpid()
     if asked:
         printer.say("agent", "an earlier run is here; taking over from it")
-        await _free(int(port), LEAVES_S)
+        await _free(host, int(port), LEAVES_S)
     elif other and _listens(pid, int(port)):
         printer.say("agent", f"an earlier run (process {pid}) does not answer; ending it")
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
-        await _free(int(port), LEAVES_S)
+        await _free(host, int(port), LEAVES_S)
     return int(port)
 
 
@@ -70,12 +71,12 @@ def _listens(pid: int, port: int) -> bool:
     return False
 
 
-async def _free(port: int, most_s: float) -> None:
+async def _free(host: str, port: int, most_s: float) -> None:
     """Wait until nobody listens at the port."""
     until = steady() + most_s
     while steady() < until:
         try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            _, writer = await asyncio.open_connection(host, port)
         except OSError:
             return
         writer.close()

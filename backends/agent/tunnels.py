@@ -133,7 +133,7 @@ class Tunnel:
     async def _start(self) -> Child:
         name = self._settings.tunnel
         program = await self._installer.get(name)
-        here = f"http://127.0.0.1:{self._proxy.port}"
+        here = f"http://{self._settings.local}:{self._proxy.port}"
         if name == "ngrok":
             argv = [program, "http", here, "--log", "stdout", "--log-format", "json"]
             argv += ["--url", self._settings.url] if self._settings.url else []
@@ -179,7 +179,7 @@ class Tunnel:
 
     def _usable(self, url: str) -> str:
         parts = urlsplit(url)
-        if parts.scheme != "https" and not loopback(parts.hostname):
+        if parts.scheme != "https" and not (loopback(parts.hostname) or self._settings.insecure):
             raise Refused(f"tunnel: it gives {url}; https is needed")
         return url.rstrip("/")
 
@@ -259,7 +259,7 @@ class Tunnel:
         """Ask our own public address who is there; returns what is wrong, or nothing."""
         nonce = secrets.token_hex(16)
         who = self._proxy.identity
-        headers = {"ngrok-skip-browser-warning": "1", "User-Agent": "aion-agent"}
+        headers = {"ngrok-skip-browser-warning": "1"}
         try:
             async with self._http.get(
                 f"{url}/.aion/identity",

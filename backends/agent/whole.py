@@ -75,7 +75,10 @@ class Whole:
         """Run until something ends it; returns the exit code: 0 in good order, 1 refused."""
         self._loop = asyncio.get_running_loop()
         self._ending = self._loop.create_future()
-        async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as http:
+        # What calls itself Python is turned away in many places.
+        name = {"User-Agent": f"aion-agent/{VERSION}"}
+        jar = aiohttp.DummyCookieJar()
+        async with aiohttp.ClientSession(headers=name, cookie_jar=jar) as http:
             try:
                 await self._prepare(http)
             except Refused as error:
@@ -110,6 +113,7 @@ class Whole:
         self.proxy = Proxy(settings, keys.engine, identity)
         await self._listen(port)
         state.begin(
+            host=settings.local,
             port=self.proxy.port,
             takeover=identity.takeover,
             began_at=began_at,

@@ -44,6 +44,7 @@ def test_a_killed_agent_resumes_with_its_engine_tunnel_and_session(world):
     assert world.proves(url)
     assert alive(engine) and alive(tunnel)
     assert "taken over" in again.said()
+    assert "the session of the run before goes on" in again.said()
 
 
 def test_a_second_run_takes_over_from_one_that_is_there(world):

@@ -225,3 +225,18 @@ def test_an_engine_whose_port_was_taken_meanwhile_is_tried_again(world):
     child.kill()
     child.wait()
     world.ready()
+
+
+def test_it_may_listen_elsewhere_and_register_plain_http_in_a_network_of_ones_own(world):
+    port = free_port()
+    url = f"http://127.0.0.2:{port}"
+    agent = world.agent(
+        "--insecure", engine_url=world.engine(), listen="127.0.0.2", url=url, port=port
+    )
+    world.ready()
+    assert world.proves(url)
+    second = world.agent(
+        "--insecure", engine_url=world.engine(), listen="127.0.0.2", url=url, port=port
+    )
+    assert agent.ended() == 0
+    until(lambda: "goes on" in second.said(), "it takes over there too")

@@ -169,7 +169,7 @@ def test_the_engine_sees_no_key_no_cookie_and_nothing_of_the_connection(served):
     }
     body = b'{"a": 1}'
     reply = httpx.post(served.url + COMPLETE + "?a=%2F&b=ü", headers=headers, content=body)
-    assert reply.json() == {"length": len(body)}
+    assert reply.json()["length"] == len(body)
     last = seen(served)[-1]
     names = {name.lower(): value for name, value in last["headers"]}
     assert names["x-passing"] == "yes"

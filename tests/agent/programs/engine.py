@@ -63,7 +63,8 @@ async def stream(request):
     except ValueError:
         asked = {}
     if "tokens" not in asked:
-        return web.json_response({"length": len(body)}, headers={"Set-Cookie": "engine=1"})
+        said = {"length": len(body), "choices": [{"message": {"content": "Hi"}}]}
+        return web.json_response(said, headers={"Set-Cookie": "engine=1"})
     reply = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     await reply.prepare(request)
     began = time.perf_counter()
