@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from orchestrator.core.model import PowerPhase, Verdict
+from orchestrator.core.model import Power, PowerPhase, Tier, Verdict
 from orchestrator.core.powering import (
     Ask,
     AskPower,
@@ -14,7 +14,22 @@ from orchestrator.core.powering import (
     StartBackend,
     StopBackend,
 )
-from tests.core.worlds import World
+from tests.core.worlds import World, backend
+
+IDLE_S = 300.0
+
+
+def vm(name, **changes):
+    given = {"powered": True, "auto_start": True, "idle_stop_s": IDLE_S, "tier": Tier.CREDIT}
+    return backend(name, **{**given, **changes})
+
+
+def power(world, name):
+    return world.fleet.backends[name].power or Power()
+
+
+def put(world, name, **changes):
+    world.fleet.backends[name] = replace(world.fleet.backends[name], **changes)
 
 
 @dataclass

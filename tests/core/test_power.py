@@ -4,8 +4,6 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from orchestrator.core import demand
 from orchestrator.core.events import (
@@ -25,7 +23,6 @@ from orchestrator.core.meters import MeterSpec, Unit
 from orchestrator.core.model import (
     Do,
     HealthPolicy,
-    Power,
     PowerPhase,
     Session,
     Source,
@@ -44,25 +41,14 @@ from orchestrator.core.powering import (
     StartBackend,
     StopBackend,
 )
-from tests.core.clouds import Cloud
+from tests.core.clouds import IDLE_S, Cloud, power, put, vm
 from tests.core.worlds import DNS, World, backend, config, restarted
-
-IDLE_S = 300.0
-
-
-def vm(name, **changes):
-    given = {"powered": True, "auto_start": True, "idle_stop_s": IDLE_S, "tier": Tier.CREDIT}
-    return backend(name, **{**given, **changes})
 
 
 def world_of(*backends, **more):
     world = World(config(*backends, **more))
     cloud = Cloud(world)
     return world, cloud
-
-
-def power(world, name):
-    return world.fleet.backends[name].power or Power()
 
 
 def told(world, action):
@@ -184,10 +170,6 @@ def test_nothing_is_started_while(why):
     assert len(told(world, "would_start")) <= 1
 
 
-def put(world, name, **changes):
-    world.fleet.backends[name] = replace(world.fleet.backends[name], **changes)
-
-
 def session(world, left_s):
     return Session("s", world.at, world.at, ends_at=world.at + left_s, lease_s=1e9, late_s=1e9)
 
@@ -251,13 +233,17 @@ def test_its_provider_is_told_to_end_it_before_its_session_or_its_budget_does():
 
 
 @pytest.mark.parametrize("fate", ["stockout", "denied", "quota", "transient"])
-def test_one_that_is_refused_falls_to_the_next_and_is_tried_again_later_and_later(fate):
+def test_one_that_is_refused_falls_to_the_next_and_waits_a_minute(fate):
     world, cloud = world_of(backend("a"), vm("v"), vm("w"))
     cloud.fates = [fate]
     cloud.lives(30, down="a")
     assert started(cloud) == ["v", "w"]
+    assert power(world, "v").retry_at == pytest.approx(cloud.starts[0][0] + 60.0, abs=1)
+
+
+def test_one_that_is_refused_is_tried_again_later_and_later():
     world, cloud = world_of(backend("a"), vm("v"))
-    cloud.fates = [fate] * 7
+    cloud.fates = ["stockout"] * 7
     cloud.lives(8000, down="a")
     times = [at for at, _, _ in cloud.starts]
     waits = [round((b - a) / 60) for a, b in pairwise(times)]
@@ -736,106 +722,3 @@ def test_a_healthy_backend_that_is_alone_serves_to_the_end_of_its_session():
     put(world, "a", session=session(world, 100.0))
     cloud.lives(90, up="a")
     assert world.active == "a"
-
-
-# ── anything may happen ─────────────────────────────────────────────────────────────────────────
-
-moments = st.one_of(
-    st.tuples(st.just("wait"), st.sampled_from([1, 5, 30, 120, 400])),
-    st.tuples(st.just("die"), st.sampled_from("afvw")),
-    st.tuples(st.just("well"), st.sampled_from("af")),
-    st.tuples(st.just("fate"), st.sampled_from(["", "lost", "gone", "never", "stockout", "quota"])),
-    st.tuples(st.just("mute"), st.booleans()),
-    st.tuples(st.just("kill"), st.booleans()),
-    st.tuples(st.just("pause"), st.booleans()),
-    st.tuples(st.just("drain"), st.sampled_from("afvw")),
-    st.tuples(st.just("undrain"), st.sampled_from("afvw")),
-    st.tuples(st.just("spend"), st.sampled_from("vw")),
-    st.tuples(st.just("start"), st.sampled_from("vw")),
-    st.tuples(st.just("halt"), st.sampled_from("vw")),
-)
-
-
-class Walk:
-    """A world, a cloud, and what happens to them."""
-
-    def __init__(self) -> None:
-        fleet = config(backend("a"), backend("f"), vm("v"), vm("w", tier=Tier.PAID))
-        self.world = World(fleet)
-        self.cloud = Cloud(self.world)
-        self.well = {"a", "f"}
-
-    def step(self, word, what) -> None:
-        give = self.world.give
-        moves = {
-            "wait": self.pass_,
-            "die": self.die,
-            "well": self.well.add,
-            "fate": self.cloud.fates.append,
-            "mute": lambda mute: setattr(self.cloud, "mute", mute),
-            "pause": lambda on: give(Pause() if on else Resume()),
-            "drain": lambda name: give(Drain(name)),
-            "undrain": lambda name: give(Drain(name, drained=False)),
-            "spend": lambda name: put(self.world, name, exhausted_until=self.world.at + 600.0),
-            "kill": lambda carried_out: self.kill(carried_out=carried_out),
-            "start": lambda name: give(Start(name)),
-            "halt": lambda name: give(Halt(name)),
-        }
-        moves[word](what)
-        self.cloud.serve()
-
-    def die(self, name: str) -> None:
-        self.well.discard(name)
-        if name in self.cloud.machines:
-            self.cloud.machines[name].dead = True
-
-    def kill(self, *, carried_out: bool) -> None:
-        """The daemon dies right after a commit: what it decided is carried out, or is not."""
-        self.world.tick()
-        if carried_out:
-            self.watch()
-        self.cloud.serve(dropped=not carried_out)
-        machines, fates, mute = self.cloud.machines, self.cloud.fates, self.cloud.mute
-        self.world = restarted(self.world)
-        self.cloud = Cloud(self.world, machines=machines, fates=fates, mute=mute)
-
-    def pass_(self, seconds: int) -> None:
-        for _ in range(seconds):
-            self.world.tick()
-            self.watch()
-            self.cloud.serve()
-            for name in "af":
-                self.world.sees(name, Verdict.OK if name in self.well else Verdict.FAILED)
-            for name in self.cloud.machines:
-                self.world.sees(name, Verdict.OK if self.cloud.up(name) else Verdict.FAILED)
-            self.cloud.serve()
-
-    def watch(self) -> None:
-        """No start while it is not allowed. That there is no second one the cloud itself checks."""
-        world = self.world
-        for effect in world.turns[-1].effects:
-            if not isinstance(effect, StartBackend):
-                continue
-            state = world.fleet.backends[effect.backend]
-            assert world.fleet.world.paused_since is None
-            assert not state.drained
-            assert (state.exhausted_until or 0.0) <= world.at
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(moments, min_size=5, max_size=30))
-def test_never_two_launches_for_one_need_and_nothing_is_left_running(moments):
-    walk = Walk()
-    walk.pass_(3)
-    for word, what in moments:
-        walk.step(word, what)
-    world, cloud = walk.world, walk.cloud
-    world.give(Resume())
-    cloud.mute, cloud.fates = False, []
-    for name in "afvw":
-        world.give(Drain(name, drained=False))
-    walk.well |= {"a", "f"}
-    walk.pass_(1600)
-    assert world.active == "a"
-    assert not [name for name in "vw" if cloud.running(name)], "nobody needs them"
-    assert [name for name in "vw" if power(world, name).phase is not PowerPhase.OFF] == []

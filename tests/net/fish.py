@@ -40,6 +40,8 @@ NETS: dict[str, tuple[str, ...]] = {
     "discovery": ("tests/web/test_discovery.py",),
     "guard": ("tests/web/test_guard.py",),
     "simulation": ("tests/simulation/test_short.py",),
+    "power": ("tests/core/test_power.py",),
+    "providers": ("tests/edge/test_power.py", "tests/backends/test_command.py"),
 }
 
 
@@ -61,6 +63,11 @@ class Fish:
 HEALTH = "orchestrator/core/health.py"
 CHOICE = "orchestrator/core/choice.py"
 ASSIGNMENT = "orchestrator/core/assignment.py"
+DEMAND = "orchestrator/core/demand.py"
+PROVIDER = "orchestrator/core/provider.py"
+POWER = "orchestrator/core/power.py"
+COMMAND = "backends/command.py"
+POWERS = "orchestrator/edge/power.py"
 REVIEW = "orchestrator/core/review.py"
 ROTATION = "orchestrator/core/rotation.py"
 EVIDENCE = "orchestrator/core/evidence.py"
@@ -831,5 +838,78 @@ FISH = (
         'if value.strip().lower() != b"chunked" or version == "1.0":',
         'if b"chunked" not in value.strip().lower() or version == "1.0":',
         ("guard",),
+    ),
+    # ── who is started and stopped ──────────────────────────────────────────────────────────────
+    Fish(
+        "started unseen",
+        "nothing is started before its provider said, in this life, how it is",
+        DEMAND,
+        "if power.phase is not PowerPhase.OFF or not power.answered or power.confirmed_at is None:",
+        "if power.phase is not PowerPhase.OFF or not power.answered:",
+        ("power",),
+    ),
+    Fish(
+        "the dearest first",
+        "of those that may be started the cheapest is",
+        DEMAND,
+        "first = min(able, key=lambda name:",
+        "first = max(able, key=lambda name:",
+        ("power",),
+    ),
+    Fish(
+        "idle while it serves",
+        "one that is assigned is never stopped for idleness",
+        DEMAND,
+        "if state.active == name or (state.pin",
+        "if state.active is None or (state.pin",
+        ("power",),
+    ),
+    Fish(
+        "yesterday's reading",
+        "a reading begun before the start says nothing of it",
+        PROVIDER,
+        "if known.asked_at is not None and event.began_at < known.asked_at:",
+        "if known.asked_at is not None and event.began_at < 0.0:",
+        ("power",),
+    ),
+    Fish(
+        "lost is refused",
+        "a launch whose answer was lost is not repeated before its status was read",
+        PROVIDER,
+        "    elif report.snag is Snag.LOST:",
+        "    elif report.snag is Snag.NONE:",
+        ("power",),
+    ),
+    Fish(
+        "waits grow by adding",
+        "a start that fails again waits twice as long",
+        POWER,
+        "BACKOFF_S * 2.0 ** min(failures - 1, 10)",
+        "BACKOFF_S * 2.0 * min(failures, 10)",
+        ("power",),
+    ),
+    Fish(
+        "no time for the name",
+        "with a name to keep, a session is about to end as long before as a move takes",
+        ASSIGNMENT,
+        "    return max(spec.drain_margin_s, turn",
+        "    return min(spec.drain_margin_s, turn",
+        ("power",),
+    ),
+    Fish(
+        "unread is off",
+        "a status that cannot be read is not taken for off",
+        COMMAND,
+        "if status == 0 or (reads and status in STATES):",
+        "if status == 0 or reads:",
+        ("providers",),
+    ),
+    Fish(
+        "two at once",
+        "of one backend only one thing is under way at a time",
+        POWERS,
+        "busy = name in self._tasks",
+        "busy = name not in self._drivers",
+        ("providers",),
     ),
 )
