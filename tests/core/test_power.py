@@ -314,6 +314,19 @@ def test_a_reading_from_before_the_start_says_nothing_of_it():
     assert power(world, "v").phase is PowerPhase.STARTING
 
 
+def test_a_reading_from_before_the_stop_does_not_bring_it_back():
+    world, cloud = world_of(backend("a"), vm("v"))
+    cloud.lives(60, down="a")
+    label, before = power(world, "v").launch, world.at
+    cloud.lives(5, up="a")
+    world.give(Halt("v"))
+    cloud.serve()
+    assert power(world, "v").phase is PowerPhase.OFF
+    on = PowerReport(PowerPhase.ON, label)
+    world.give(PowerReported("v", Ask.STATUS, on, began_at=before))
+    assert power(world, "v").phase is PowerPhase.OFF
+
+
 def test_one_that_never_comes_up_counts_as_failed_and_is_stopped():
     world, cloud = world_of(backend("a"), vm("v"), vm("w"))
     cloud.fates = ["never"]
@@ -388,6 +401,19 @@ def test_killed_between_intent_and_effect_there_is_one_launch_only(carried_out):
     assert len(after.starts) == (0 if carried_out else 1)
     assert again.active == "v"
     assert power(again, "v").failures == 0
+
+
+def test_what_was_off_before_a_restart_is_asked_for_before_it_is_started():
+    world, cloud = world_of(backend("a"), vm("v"))
+    cloud.lives(20, up="a")
+    assert power(world, "v").phase is PowerPhase.OFF
+    again = restarted(world)
+    after = Cloud(again, mute=True)
+    after.lives(100, down="a")
+    assert after.starts == []
+    after.mute = False
+    after.lives(60, down="a")
+    assert started(after) == ["v"]
 
 
 def test_one_of_ours_that_nobody_knows_of_is_stopped_unless_it_is_needed():
