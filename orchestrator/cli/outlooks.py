@@ -8,10 +8,13 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from orchestrator.cli.meters import amount
 from orchestrator.cli.output import Cell, Output, Row
 from orchestrator.cli.plotting import Found
 from orchestrator.cli.times import rfc3339
 from orchestrator.core.durations import spoken
+from orchestrator.core.meters import Unit
+from orchestrator.core.windows import Per
 from orchestrator.edge.texts import Style, render
 from orchestrator.outlook.advice import advice
 from orchestrator.outlook.lives import End
@@ -66,6 +69,10 @@ def month(output: Output, found: Found, plot: Plot, tallies: Sequence[Tally]) ->
     output.line()
     columns = ("backend", "serves", "alive", *(ENDS.values()), "rates")
     output.table(columns, [_backend(one) for one in outlook.backends])
+    used = list(_used(outlook, plot))
+    if used:
+        output.line()
+        output.table(("used", "typical", "1 in 20 uses more than", "of"), used)
     output.line()
     for sentence in sentences:
         output.line(sentence)
@@ -105,6 +112,18 @@ def _backend(one: BackendOutlook) -> Row:
         return (Cell(one.name, "dim"), "-", "-", "", "", "", Cell(one.basis, "dim"))
     ends = (f"{one.ends[why]:.0f}" if round(one.ends[why]) else "" for why in ENDS)
     return one.name, f"{100 * one.served:.1f} %", f"{100 * one.alive:.1f} %", *ends, one.basis
+
+
+def _used(outlook: Outlook, plot: Plot) -> Iterator[Row]:
+    """Say what is used of each meter that is paid by time."""
+    for one in outlook.backends:
+        for unit, spread in ((Unit.HOURS, one.hours), (Unit.USD, one.usd)):
+            spec = plot.config.meters.get(f"{one.name}:{unit}")
+            if spec is None or not one.plays:
+                continue
+            per = "in all" if spec.window.per is Per.EVER else f"a {spec.window.per}"
+            of = "" if spec.limit is None else f"{amount(unit, spec.limit)} {per}"
+            yield spec.key, amount(unit, spread.p50), amount(unit, spread.p95), of
 
 
 def _counts(spread: Spread) -> tuple[str, str]:

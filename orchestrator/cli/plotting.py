@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, tzinfo
 from difflib import get_close_matches
@@ -26,7 +27,7 @@ from orchestrator.outlook.story import CALM_S, Setting
 from orchestrator.settings import Reading, database, find_path, fleet, report, study
 from orchestrator.settings.problems import dotted
 
-DAY_S = 86400.0
+DAY_S, HOUR_S = 86400.0, 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +105,16 @@ def _habits(found: Found, name: str) -> Habits:
     outages = found.peek.outages.get(name) if found.peek else None
     if outages is not None:
         rates = learned(rates, Past(outages.hours, outages.falls), given.session)
-    quota = given.quota
-    hours = quota.limit if quota is not None else None
-    allowance = Allowance(hours, quota.per) if quota is not None and hours is not None else None
-    return Habits(name, rates, given.session, allowance, by_hand)
+    return Habits(name, rates, given.session, tuple(_allowances(found.config, name)), by_hand)
+
+
+def _allowances(config: FleetConfig, name: str) -> Iterator[Allowance]:
+    """Give what its meters let a backend live: hours, and the hours that its credit buys."""
+    for spec in config.meters.values():
+        rate = spec.rate_per_hour
+        if spec.backend == name and rate is not None:
+            hours = math.inf if spec.limit is None or rate <= 0 else spec.limit / rate
+            yield Allowance(hours * HOUR_S, spec.window)
 
 
 def _lengths(given: Sequence[str], names: Sequence[str], option: str) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """Who dies when, and for how long: lives and outages of one backend, drawn from its rates.
 
 A life ends by failing (after a time that is exponential: failures have no memory), by reaching its
-session's limit, or by spending its quota of hours. What comes after depends on the backend: one
+session's limit, or by spending its quota or credit. What comes after depends on the backend: one
 that a human has to start waits for the human, the others come back by themselves.
 """
 
@@ -10,17 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
-from typing import Literal
 
 from orchestrator.core.durations import spoken
+from orchestrator.core.windows import FOREVER, Window, counts_until
 from orchestrator.outlook.scene import Chance, Way
 
 HOUR_S, DAY_S = 3600.0, 86400.0
 SHORTEST_S = 1.0  # of a life or an outage
 FULL_SESSION = 0.97  # a life that lasted so much of its session's limit ended by that limit
-Period = Literal["minute", "hour", "day", "week", "month"]
+NEVER_S = 2 * FOREVER
 
 
 class End(StrEnum):
@@ -116,10 +115,10 @@ def learned(rates: Rates, past: Past, session_s: float | None) -> Rates:
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """Hours of life that may be used in each calendar period."""
+    """Time of life that may be used in each period. One that rolls is taken for the calendar's."""
 
     limit_s: float
-    per: Period
+    window: Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +128,7 @@ class Habits:
     name: str
     rates: Rates
     session_s: float | None = None
-    allowance: Allowance | None = None
+    allowances: tuple[Allowance, ...] = ()
     by_hand: bool = False
 
 
@@ -145,10 +144,10 @@ class Death:
 class Fate:
     """Draws one backend's lives, one after the other; `wall` times are Unix seconds."""
 
-    def __init__(self, habits: Habits, chance: Chance, zone: tzinfo) -> None:
+    def __init__(self, habits: Habits, chance: Chance) -> None:
         self.habits = habits
-        self._chance, self._zone = chance, zone
-        self._used_s: dict[float, float] = {}  # the period's end → what was used in it
+        self._chance = chance
+        self._purses = [_Purse(allowance) for allowance in habits.allowances]
 
     def first_age_s(self) -> float:
         """Say how far its session has run when the play begins: anywhere."""
@@ -160,11 +159,10 @@ class Fate:
         ends = [(wall + self._lasting_s(rates.mtbf_s), End.FAILED)]
         if self.habits.session_s is not None:
             ends.append((wall + max(SHORTEST_S, self.habits.session_s - age_s), End.SESSION))
-        spent = self._spent_at(wall)
-        if spent is not None:
-            ends.append((spent, End.QUOTA))
+        ends += [(purse.spent_at(wall), End.QUOTA) for purse in self._purses]
         at, why = min(ends)
-        self._use(wall, at)
+        for purse in self._purses:
+            purse.use(wall, at)
         hangs = why is End.FAILED and self._chance.random() < rates.hangs
         return Death(at, why, Way.HANGS if hangs else Way.REFUSES)
 
@@ -180,48 +178,45 @@ class Fate:
     def _lasting_s(self, mean_s: float) -> float:
         return max(SHORTEST_S, -math.log(1.0 - self._chance.random()) * mean_s)
 
-    # ── quota ───────────────────────────────────────────────────────────────────────────────────
+    def _allowed_from(self, wall: float) -> float:
+        return max([wall, *(purse.allowed_from(wall) for purse in self._purses)])
 
-    def _spent_at(self, wall: float) -> float | None:
-        """Say when the allowance is spent if it lives on from `wall`."""
-        allowance = self.habits.allowance
-        if allowance is None:
-            return None
+
+class _Purse:
+    """What is used of one allowance."""
+
+    def __init__(self, allowance: Allowance) -> None:
+        self._limit_s = allowance.limit_s
+        self._window = replace(allowance.window, rolling=False)
+        self._used_s: dict[float, float] = {}  # the period's end → what was used in it
+
+    def spent_at(self, wall: float) -> float:
+        """Say when it is spent by a life that goes on from `wall`."""
+        expires_at = self._window.expires_at
+        last = NEVER_S if expires_at is None else max(wall, expires_at)
         for _ in range(2):  # a limit that outlasts a whole period is never spent
-            end = period_end(wall, allowance.per, self._zone)
-            left_s = max(0.0, allowance.limit_s - self._used_s.get(end, 0.0))
+            end = counts_until(self._window, wall)
+            left_s = max(0.0, self._limit_s - self._used_s.get(end, 0.0))
             if wall + left_s < end:
-                return wall + left_s
+                return min(wall + left_s, last)
             wall = end
-        return None
+        return last
 
-    def _use(self, wall: float, until: float) -> None:
-        allowance = self.habits.allowance
-        while allowance is not None and wall < until:
-            end = period_end(wall, allowance.per, self._zone)
+    def use(self, wall: float, until: float) -> None:
+        """Note a life."""
+        while wall < until:
+            end = counts_until(self._window, wall)
             self._used_s[end] = self._used_s.get(end, 0.0) + min(until, end) - wall
             wall = end
 
-    def _allowed_from(self, wall: float) -> float:
-        allowance = self.habits.allowance
-        if allowance is None:
-            return wall
-        end = period_end(wall, allowance.per, self._zone)
-        spent = self._used_s.get(end, 0.0) >= allowance.limit_s - SHORTEST_S
+    def allowed_from(self, wall: float) -> float:
+        """Say from when there is something to live on."""
+        expires_at = self._window.expires_at
+        if expires_at is not None and wall >= expires_at:
+            return FOREVER
+        end = counts_until(self._window, wall)
+        spent = self._used_s.get(end, 0.0) >= self._limit_s - SHORTEST_S
         return end if spent else wall
-
-
-def period_end(wall: float, per: Period, zone: tzinfo) -> float:
-    """Say when the calendar period around `wall` ends; weeks begin on Monday."""
-    if per in ("minute", "hour"):
-        length_s = 60.0 if per == "minute" else HOUR_S
-        return (wall // length_s + 1) * length_s
-    day = datetime.fromtimestamp(wall, zone).replace(hour=0, minute=0, second=0, microsecond=0)
-    if per == "month":
-        following = (day.replace(day=1) + timedelta(days=32)).replace(day=1)
-    else:
-        following = day + timedelta(days=1 if per == "day" else 7 - day.weekday())
-    return following.astimezone(UTC).timestamp()
 
 
 def overruled(

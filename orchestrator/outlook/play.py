@@ -139,17 +139,25 @@ def _bare(config: FleetConfig) -> FleetConfig:
 
     Names follow the assignment, reminders repeat what was said, nobody dies half (so canaries tell
     nothing), and our own network works (so the controls only say so, a fifth of a second later).
+    Quotas end lives, whoever counts them; who lives is looked at, whoever registered or started it.
     """
     return replace(
         config,
         backends={
-            name: replace(spec, health=replace(spec.health, canary_s=None))
+            name: replace(
+                spec,
+                health=replace(spec.health, canary_s=None),
+                registers=False,
+                powered=False,
+                auto_start=False,
+            )
             for name, spec in config.backends.items()
         },
         services={name: replace(service, dns=None) for name, service in config.services.items()},
         alerts=AlertPolicy(NEVER_S, NEVER_S),
         controls=0,
         shadow=False,
+        meters={},
     )
 
 
@@ -198,10 +206,7 @@ class _Run(Watcher):
 
     def __init__(self, plot: Plot, stage: Stage, ledgers: Sequence[Ledger]) -> None:
         self._plot, self._stage, self._ledgers = plot, stage, ledgers
-        self._fates = {
-            name: Fate(habits, stage.chance, plot.person.zone)
-            for name, habits in plot.habits.items()
-        }
+        self._fates = {name: Fate(habits, stage.chance) for name, habits in plot.habits.items()}
         self._born: dict[str, float] = {}
         self._booting: set[str] = set()
         self._asked: set[str] = set()  # urgently, since they died

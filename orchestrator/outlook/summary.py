@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.outlook.lives import DAY_S, End, Habits
+from orchestrator.core.meters import Unit
+from orchestrator.outlook.lives import DAY_S, HOUR_S, End
 from orchestrator.outlook.play import Cover, Kind, Plot
 from orchestrator.outlook.tally import BackendTally, ServiceTally, Tally
 
@@ -64,7 +65,10 @@ class ServiceOutlook:
 
 @dataclass(frozen=True, slots=True)
 class BackendOutlook:
-    """One backend over all plays, in counts on average; `served` share of the services' time."""
+    """One backend over all plays, in counts on average; `served` share of the services' time.
+
+    `hours` of being on, `usd` what they cost.
+    """
 
     name: str
     basis: str
@@ -76,6 +80,8 @@ class BackendOutlook:
     asked: float
     asked_asleep: float
     told: float
+    hours: Spread
+    usd: Spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +111,7 @@ def summarise(plot: Plot, tallies: Sequence[Tally]) -> Outlook:
         seeds=len(tallies),
         services=tuple(_service(name, tallies) for name in plot.config.services),
         backends=tuple(
-            _backend(name, plot.habits.get(name), tallies, served[name] / whole_s, plot.lasts_s)
-            for name in plot.config.backends
+            _backend(plot, name, tallies, served[name] / whole_s) for name in plot.config.backends
         ),
         asked=_over(tallies, lambda one: one.asked),
         asked_asleep=_over(tallies, lambda one: one.asked_asleep),
@@ -142,9 +147,10 @@ def _service(name: str, tallies: Sequence[Tally]) -> ServiceOutlook:
     )
 
 
-def _backend(
-    name: str, habits: Habits | None, tallies: Sequence[Tally], served: float, lasts_s: float
-) -> BackendOutlook:
+def _backend(plot: Plot, name: str, tallies: Sequence[Tally], served: float) -> BackendOutlook:
+    habits, lasts_s = plot.habits.get(name), plot.lasts_s
+    meter = plot.config.meters.get(f"{name}:{Unit.USD}")
+    rate = meter.rate_per_hour or 0.0 if meter is not None else 0.0
     books = [tally.backends.get(name, BackendTally()) for tally in tallies]
     return BackendOutlook(
         name=name,
@@ -157,6 +163,8 @@ def _backend(
         asked=_mean([book.asked for book in books]),
         asked_asleep=_mean([book.asked_asleep for book in books]),
         told=_mean([book.told for book in books]),
+        hours=Spread.of([book.lived_s / HOUR_S for book in books]),
+        usd=Spread.of([book.lived_s / HOUR_S * rate for book in books]),
     )
 
 

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from orchestrator.core.windows import FOREVER, Per, Window
 from orchestrator.outlook.lives import (
     NOTEBOOK,
     OWN,
@@ -20,7 +21,6 @@ from orchestrator.outlook.lives import (
     assumed,
     learned,
     overruled,
-    period_end,
 )
 from orchestrator.outlook.person import Person, person
 from orchestrator.outlook.scene import Way
@@ -35,7 +35,7 @@ def wall(text: str, zone=UTC) -> float:
 
 
 def test_failures_come_as_often_as_the_rates_say():
-    fate = Fate(Habits("a", OWN), random.Random(1), UTC)
+    fate = Fate(Habits("a", OWN), random.Random(1))
     lives = [fate.death(0.0).at for _ in range(4000)]
     outs = [fate.back(0.0) for _ in range(4000)]
     assert sum(lives) / len(lives) == pytest.approx(OWN.mtbf_s, rel=0.05)
@@ -45,7 +45,7 @@ def test_failures_come_as_often_as_the_rates_say():
 
 
 def test_a_session_ends_at_its_limit_whatever_its_age_when_the_play_begins():
-    fate = Fate(Habits("a", OWN, session_s=12 * HOUR), random.Random(1), UTC)
+    fate = Fate(Habits("a", OWN, session_s=12 * HOUR), random.Random(1))
     for age in (0.0, 3 * HOUR, 11 * HOUR):
         deaths = [fate.death(1000.0, age) for _ in range(200)]
         at_limit = [death for death in deaths if death.why is End.SESSION]
@@ -59,8 +59,10 @@ def test_a_session_ends_at_its_limit_whatever_its_age_when_the_play_begins():
 def test_a_quota_of_hours_ends_a_life_and_gives_no_other_before_the_period_does():
     monday = wall("2026-11-16T00:00:00")
     never = OWN.__class__(1e12, 60.0, 0.0, 300.0, "")
-    habits = Habits("k", never, session_s=9 * HOUR, allowance=Allowance(30 * HOUR, "week"))
-    fate, at, ends = Fate(habits, random.Random(1), UTC), monday, []
+    habits = Habits(
+        "k", never, session_s=9 * HOUR, allowances=(Allowance(30 * HOUR, Window(Per.WEEK)),)
+    )
+    fate, at, ends = Fate(habits, random.Random(1)), monday, []
     while at < monday + 7 * 86400:
         death = fate.death(at)
         ends.append((death.why, death.at - at))
@@ -72,22 +74,25 @@ def test_a_quota_of_hours_ends_a_life_and_gives_no_other_before_the_period_does(
 
 def test_a_quota_that_outlasts_its_period_never_ends_a_life():
     habits = Habits(
-        "k", OWN.__class__(1e9, 60.0, 0.0, 0.0, ""), allowance=Allowance(25 * HOUR, "day")
+        "k",
+        OWN.__class__(1e9, 60.0, 0.0, 0.0, ""),
+        allowances=(Allowance(25 * HOUR, Window(Per.DAY)),),
     )
-    assert Fate(habits, random.Random(1), UTC).death(0.0).why is End.FAILED
+    assert Fate(habits, random.Random(1)).death(0.0).why is End.FAILED
 
 
-@pytest.mark.parametrize(
-    ("per", "end"),
-    [
-        ("hour", "2026-10-24T15:00:00"),
-        ("day", "2026-10-25T00:00:00"),
-        ("week", "2026-10-26T00:00:00"),  # the clock goes back in between
-        ("month", "2026-11-01T00:00:00"),
-    ],
-)
-def test_periods_end_by_the_operators_calendar(per, end):
-    assert period_end(wall("2026-10-24T14:20:00", LISBON), per, LISBON) == wall(end, LISBON)
+def test_credit_ends_a_life_for_good_when_it_is_spent_or_expired():
+    begin, never = wall("2026-11-16T00:00:00"), OWN.__class__(1e12, 60.0, 0.0, 300.0, "")
+    for window, lasts in (
+        (Window(), 100 * HOUR),
+        (Window(expires_at=begin + 20 * HOUR), 20 * HOUR),
+    ):
+        habits = Habits("k", never, allowances=(Allowance(100 * HOUR, window),))
+        fate = Fate(habits, random.Random(1))
+        death = fate.death(begin)
+        assert (death.why, death.at) == (End.QUOTA, begin + lasts)
+        assert fate.booted(death.at) >= FOREVER
+        assert fate.back(death.at) >= FOREVER
 
 
 def test_what_is_assumed_depends_on_how_a_backend_lives():
