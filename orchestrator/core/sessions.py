@@ -324,7 +324,7 @@ def _watch_pending(draft: Draft, state: BackendState) -> None:
     assert pending is not None
     waited_s = draft.at - pending.registered_at
     idle_s = draft.at - max(pending.registered_at, pending.loading_at or 0.0)
-    held = pending.problem == HELD and draft.observing()
+    held = pending.problem == HELD  # after the pause too, until it was asked once more
     if idle_s >= PENDING_S and not held:
         drop_pending(
             draft, state.name, f"it did not prove itself: {pending.problem or 'no answer'}"
@@ -439,13 +439,18 @@ def _revoked(draft: Draft, name: str, tokens: set[str]) -> bool:
 
 
 def woken(stored: BackendState, spec: Backend, at: float) -> BackendState:
-    """Say how a backend that registers stands at a start: without a session it is down."""
-    if not spec.registers or stored.session is not None:
+    """Say how a backend that registers stands at a start: without a session it is down.
+
+    What had not proved itself is asked anew, and has all its time again: nobody could ask before.
+    """
+    if not spec.registers:
         return stored
     pending = stored.pending
-    health = Health.STARTING if pending is not None else Health.DOWN
     if pending is not None:
-        pending = replace(pending, tried_at=None, proving=False)
+        pending = replace(pending, registered_at=at, tried_at=None, proving=False)
+    if stored.session is not None:
+        return replace(stored, pending=pending)
+    health = Health.STARTING if pending is not None else Health.DOWN
     reason = stored.reason if stored.health is Health.DOWN and stored.reason else WAITING
     return replace(
         stored, health=health, since=at, reason=reason, pending=pending, doubt=False, ok_since=None

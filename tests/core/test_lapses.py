@@ -6,9 +6,17 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.core.events import AskControls, Challenge, Challenged, ControlsAnswered
+from orchestrator.core.events import (
+    AskControls,
+    Challenge,
+    Challenged,
+    ControlsAnswered,
+    Pause,
+    Prove,
+    Resume,
+)
 from orchestrator.core.health import Lease, lease
-from tests.core.test_sessions import HOUR, Notebooks, fleet, world
+from tests.core.test_sessions import HOUR, Notebooks, after, fleet, world
 
 
 def test_who_could_not_prove_itself_for_a_while_waits_as_long_as_one_that_was_ill():
@@ -134,3 +142,36 @@ def test_a_challenge_that_was_under_way_while_this_machine_slept_says_nothing():
     at.tick()
     at.give(Challenged("colab", ident, ok=False))
     assert at.active == "colab"
+
+
+# ── registered, and nobody could look ───────────────────────────────────────────────────────────
+
+
+def test_who_proved_itself_during_a_long_pause_serves_after_it():
+    at = world()
+    old = at.serves()
+    at.give(Pause(None, "me"))
+    new = at.registers()
+    at.proves(new)
+    at.beating(old, 1200)
+    at.give(Resume())
+    at.forget()
+    while Prove("colab") not in at.effects:
+        at.beating(old, 1)
+    at.proves(new)
+    assert at.colab.session.id == new
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_who_had_not_proved_itself_when_we_went_away_is_asked_at_once_and_has_its_time(beside):
+    at = world()
+    if beside:
+        at.serves()
+    new = at.registers()
+    at.tick(1)
+    later = after(at, HOUR)
+    assert later.colab.pending.id == new
+    later.tick()
+    assert Prove("colab") in later.effects
+    later.tick(800)
+    assert later.colab.pending.id == new
