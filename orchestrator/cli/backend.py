@@ -11,6 +11,7 @@ import typer
 from orchestrator.cli.options import Yes
 from orchestrator.cli.output import Cell
 from orchestrator.cli.services import tell
+from orchestrator.cli.session import known
 from orchestrator.cli.status import HEALTH_STYLES
 from orchestrator.cli.times import ago, until
 from orchestrator.core.durations import spoken
@@ -94,11 +95,22 @@ def _show(output: Output, one: Mapping[str, Any], at: str) -> None:
             "used up until": until(one["exhausted_until"], at),
             "session began": _since(session.get("started_at"), at),
             "session ends": until(session.get("ends_at"), at),
+            "its agent": _agent(session, at),
+            "on": (session.get("gpu") or {}).get("name", ""),
+            "next session": _agent(one["pending"] or {}, at),
             **_power(one.get("power"), at),
             "restart it at": one["restart_url"] or "",
             "started by hand within": _spoken(one.get("hand_start_s")),
         }
     )
+
+
+def _agent(session: Mapping[str, Any], at: str) -> str:
+    """Say what an agent says, and since when it has not."""
+    if not session:
+        return ""
+    words = [session["state"], *known(session), f"heard {ago(session['beat_at'], at)} ago"]
+    return f"no. {session['generation']}: " + "; ".join(word for word in words if word)
 
 
 def _spoken(seconds: float | None) -> str:
@@ -156,6 +168,18 @@ def start(ctx: typer.Context, name: Name, *, yes: Yes = False) -> None:
 def stop(ctx: typer.Context, name: Name, *, yes: Yes = False) -> None:
     """Stop a backend, where its kind can be stopped."""
     _order(ctx.obj, name, "stop", "is stopped; what runs there is lost", yes=yes)
+
+
+@app.command()
+def restart(ctx: typer.Context, name: Name, *, yes: Yes = False) -> None:
+    """Have a backend's agent restart its engine, at its next heartbeat."""
+    _order(ctx.obj, name, "restart", "restarts its engine, and answers nothing meanwhile", yes=yes)
+
+
+@app.command()
+def save(ctx: typer.Context, name: Name) -> None:
+    """Have a backend's agent save what it was told to keep, at its next heartbeat."""
+    tell(ctx.obj, ctx.obj.client().post(f"{_path(name)}/save"))
 
 
 def _order(given: Given, name: str, verb: str, consequence: str, *, yes: bool) -> None:

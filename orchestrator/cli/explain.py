@@ -10,7 +10,7 @@ import typer
 
 from orchestrator.cli.output import Cell
 from orchestrator.cli.status import HEALTH_STYLES, STATE_STYLES
-from orchestrator.cli.times import ago
+from orchestrator.cli.times import ago, until
 
 if TYPE_CHECKING:
     from orchestrator.cli.output import Output
@@ -30,14 +30,22 @@ def explain(
     if output.json:
         output.data(seen[0] if service is not None else seen)
         return
-    as_of = client.get("/api/status")["as_of"]
+    status = client.get("/api/status")
+    ends = {one["name"]: _ends(one, status["as_of"]) for one in status["backends"]}
     for i, one in enumerate(seen):
         if i:
             output.line()
-        _show(output, one, as_of)
+        _show(output, one, status["as_of"], ends)
 
 
-def _show(output: Output, seen: Mapping[str, Any], as_of: str) -> None:
+def _ends(backend: Mapping[str, Any], at: str) -> str:
+    """Say until when its session lasts, and that another one is waiting."""
+    session, pending = backend["session"], backend["pending"]
+    waits = f"no. {pending['generation']} registered" if pending else ""
+    return "; ".join(filter(None, (until((session or {}).get("ends_at"), at), waits)))
+
+
+def _show(output: Output, seen: Mapping[str, Any], as_of: str, ends: Mapping[str, str]) -> None:
     state, active = seen["state"], seen["active"]
     since = ago(seen["since"], as_of)
     output.line(
@@ -52,12 +60,13 @@ def _show(output: Output, seen: Mapping[str, Any], as_of: str) -> None:
         output.line(Cell(f"If it did not only observe: {seen['would']}", "warn"))
     output.line()
     output.table(
-        ("backend", "health", "can serve", "why"),
+        ("backend", "health", "can serve", "session", "why"),
         [
             (
                 Cell(one["backend"], "strong" if one["serves"] else ""),
                 Cell(one["health"], HEALTH_STYLES.get(one["health"], "bad")),
                 "serves" if one["serves"] else "yes" if one["able"] else "no",
+                ends.get(one["backend"], ""),
                 one["note"],
             )
             for one in seen["candidates"]

@@ -143,8 +143,17 @@ def _backend(backend: Mapping[str, Any], at: str) -> Row:
         ago(backend["since"], at),
         until((backend["session"] or {}).get("ends_at"), at),
         ", ".join(backend["serves"]),
-        Cell(backend["barred"] or backend["reason"], "dim"),
+        Cell(_known(backend), "dim"),
     )
+
+
+def _known(backend: Mapping[str, Any]) -> str:
+    """Say why it is as it is, and how the one that registered after it fares."""
+    known = str(backend["barred"] or backend["reason"])
+    if pending := backend["pending"]:
+        fares = pending["problem"] or pending["detail"] or "asked to prove itself"
+        known += f"; no. {pending['generation']} registered: {fares}"
+    return known
 
 
 INCIDENT_COLUMNS = ("incident", "severity", "open for", "state", "what")

@@ -22,6 +22,7 @@ from orchestrator.core.model import (
     Health,
     Incident,
     Now,
+    PastSession,
     Pin,
     Service,
     ServiceState,
@@ -30,8 +31,9 @@ from orchestrator.core.model import (
     Tier,
     World,
 )
-from orchestrator.web import bodies, metering, planning, views
+from orchestrator.web import bodies, metering, planning, session_views, views
 
+SECRET = "a-new-token-for-colab-0123456789-abcdefgh"
 TOKEN = "token-for-tests-0123456789-abcdefgh"
 AT = 1_763_700_000.0
 NOW = Now(AT, AT)
@@ -41,6 +43,8 @@ BODIES = {
     "pin": bodies.PinBody,
     "pause": bodies.PauseBody,
     "mute": bodies.MuteBody,
+    "tokens": bodies.TokenBody,
+    "revoke": bodies.RevokeBody,
 }
 
 
@@ -96,6 +100,7 @@ class Standin:
             }
             for seq in range(1, 4)
         ]
+        self.past: list[PastSession] = []
         self.drop_answers = 0
         self.refuse: tuple[int, dict] | None = None
         standin = self
@@ -153,7 +158,7 @@ class Standin:
         else:
             _send(request, 200, found)
 
-    def _found(self, words, query):  # noqa: C901 - a table of routes
+    def _found(self, words, query):  # noqa: C901, PLR0912 - a table of routes
         def tell(incident):
             return f"{incident.subject} is down"
 
@@ -180,6 +185,12 @@ class Standin:
             case ["plan"] if query.get("service", "chat") in self.fleet.config.services:
                 hours = float(query["hours"])
                 return _json(planning.plan_view(self.fleet, NOW, hours, query.get("service")))
+            case ["sessions"]:
+                past = self.past[: int(query.get("past", 0))]
+                return _json(session_views.sessions_view(self.fleet, past, NOW))
+            case ["tokens"]:
+                tokens = self.fleet.tokens.values()
+                return [_json(session_views.token_view(one, NOW)) for one in tokens]
             case ["jobs"]:
                 job = {"name": "prune", "next_at": None}
                 rest = {"last_at": None, "problem": "", "running": False, "quarantined": False}
@@ -209,6 +220,10 @@ class Standin:
             _problem(request, *self.refuse)
             return
         done = {"changes": ["backend lab: added"]} if path == "reload" else {"text": f"did {path}"}
+        if path == "tokens":
+            made = {"id": "0123456789ab", "backend": body["backend"], "token": SECRET}
+            _send(request, 201, made | done)
+            return
         _send(request, 200, done)
 
     def _admitted(self, request) -> bool:
