@@ -14,14 +14,13 @@ from orchestrator.core.model import (
     Backend,
     BackendState,
     Fleet,
-    FleetConfig,
     Health,
     Now,
     PowerPhase,
     Session,
     Tier,
 )
-from orchestrator.core.purses import Draws, draws_of
+from orchestrator.core.purses import Draws, draws_of, hours_left
 from orchestrator.core.spans import Span
 
 BY_HAND_S = 600.0  # from asking a human to being up, where that was never measured
@@ -61,11 +60,16 @@ class Cover:
     url: str = ""
     why_not: str = ""
     reason: str = ""
+    hours_left: float = math.inf
 
     @property
-    def turn(self) -> tuple[int, bool, int, str]:
-        """Cheapest tier first, what needs no human before what does, then by preference."""
-        return self.tier, self.means is Means.HUMAN, self.priority, self.backend
+    def turn(self) -> tuple[int, bool, float, int, str]:
+        """Cheapest tier first, what needs no human before what does, then by preference.
+
+        Of what a human starts first what may be on for longest, as `restart_needed` names it.
+        """
+        by_hand = self.means is Means.HUMAN
+        return self.tier, by_hand, -self.hours_left if by_hand else 0.0, self.priority, self.backend
 
 
 def by_hand_s(state: BackendState) -> float:
@@ -78,14 +82,16 @@ def covers_of(fleet: Fleet, now: Now, ends: float) -> list[Cover]:
     """See every backend of some service this way, in the order in which they are called for."""
     wanted = {name for service in fleet.config.services.values() for name in service.backends}
     found = [
-        _cover(fleet.config, spec, fleet.backends.get(name) or BackendState(name), now, ends)
+        _cover(fleet, spec, now, ends)
         for name, spec in fleet.config.backends.items()
         if name in wanted
     ]
     return sorted(found, key=lambda one: one.turn)
 
 
-def _cover(config: FleetConfig, spec: Backend, state: BackendState, now: Now, ends: float) -> Cover:
+def _cover(fleet: Fleet, spec: Backend, now: Now, ends: float) -> Cover:
+    config, meters = fleet.config, fleet.meters
+    state = fleet.backends.get(spec.name) or BackendState(spec.name)
     shift_s = now.wall - now.at
     why_not = _never(spec, state)
     means = Means.NOBODY if why_not else means_of(spec)
@@ -118,6 +124,7 @@ def _cover(config: FleetConfig, spec: Backend, state: BackendState, now: Now, en
         usd_per_hour=price_of(config.meters.values(), spec.name),
         url=spec.restart_url or "",
         why_not=why_not,
+        hours_left=hours_left(config.meters, meters, spec.name, now.wall),
         reason="only the operator starts it" if spec.powered else state.reason,
     )
 

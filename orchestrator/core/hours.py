@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
+from orchestrator.core.quiet import instant
 from orchestrator.core.spans import Span
 
 Hours = tuple[int, int]
@@ -40,10 +41,8 @@ def awake(hours: Hours | None, zone: str, begins: float, ends: float) -> list[Sp
 
 
 def _instant(day: date, minute: int, zone: ZoneInfo) -> float:
-    """Return the Unix time of a clock reading: the first of two, the shifted one of none."""
     day += timedelta(days=minute // 1440)
-    local = datetime.combine(day, time(minute % 1440 // 60, minute % 60))
-    return local.replace(tzinfo=zone, fold=0).astimezone(UTC).timestamp()
+    return instant(datetime.combine(day, time(minute % 1440 // 60, minute % 60)), zone)
 
 
 def clock(wall: float, zone: str) -> str:

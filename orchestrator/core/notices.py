@@ -25,6 +25,7 @@ from orchestrator.core.model import (
     Severity,
     Tier,
 )
+from orchestrator.core.purses import hours_left
 
 UNREAD_S = 900.0  # a provider that does not say for so long how a backend is
 STOPPING_S = 600.0  # what is stopped is off by then
@@ -235,27 +236,43 @@ def _of_service(draft: Draft, name: str) -> Iterator[Wrong]:
 
 
 def _restart(draft: Draft, state: ServiceState) -> Iterator[Wrong]:
-    """Ask the human for the best backend only a human can start, if nothing as cheap serves."""
+    """Ask the human for the best backend only a human can start, if nothing as cheap serves.
+
+    Of those of the cheapest tier it is the one that may be on for longest, else the preferred one.
+    """
     if not state.settled:
         return
     specs = draft.config.backends
     serving = specs.get(state.active or "")
-    was = draft.incident(f"restart_needed:{state.name}")
     reached = len(TIERS) if serving is None else TIERS.index(serving.tier)
     if _comes_by_itself(draft, state.name, reached):
         return
-    for name in draft.config.services[state.name].backends:
-        spec, backend = specs[name], draft.backend(name)
-        asked = name == was.params.get("backend") if was is not None else False
-        coming = backend.health is Health.STARTING and spec.registers and asked
-        off = backend.health is Health.DOWN or coming  # what registered has not proved itself yet
-        if spec.restart_url is None or backend.drained or not off:
-            continue
-        if TIERS.index(spec.tier) < reached:
-            params = {"backend": name, "url": spec.restart_url, "reason": backend.reason}
-            severity = Severity.CRITICAL if serving is None else Severity.WARNING
-            yield Wrong("restart_needed", state.name, severity, params)
-            return
+    able = [name for name in draft.config.services[state.name].backends if _off(draft, name, state)]
+    able = [name for name in able if TIERS.index(specs[name].tier) < reached]
+    if able:
+        name = min(able, key=lambda one: _worth(draft, one))
+        url, reason = specs[name].restart_url or "", draft.backend(name).reason
+        severity = Severity.CRITICAL if serving is None else Severity.WARNING
+        params = {"backend": name, "url": url, "reason": reason}
+        yield Wrong("restart_needed", state.name, severity, params)
+
+
+def _off(draft: Draft, name: str, state: ServiceState) -> bool:
+    """Say whether a human could start this one, and it would be of use."""
+    spec, backend = draft.config.backends[name], draft.backend(name)
+    was = draft.incident(f"restart_needed:{state.name}")
+    asked = name == was.params.get("backend") if was is not None else False
+    coming = backend.health is Health.STARTING and spec.registers and asked
+    off = backend.health is Health.DOWN or coming  # what registered has not proved itself yet
+    usable = not backend.drained and not demand.exhausted(backend, draft.at)
+    return spec.restart_url is not None and usable and off
+
+
+def _worth(draft: Draft, name: str) -> tuple[int, float]:
+    """Order those that could be asked for: the cheapest tier, then most hours left."""
+    config = draft.config
+    left = hours_left(config.meters, draft.fleet.meters, name, draft.now.wall)
+    return TIERS.index(config.backends[name].tier), -left
 
 
 def _comes_by_itself(draft: Draft, service: str, reached: int) -> bool:

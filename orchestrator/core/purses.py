@@ -112,6 +112,21 @@ def _paid_by_time(spec: MeterSpec) -> bool:
     return timed and spec.window.per not in TOO_SHORT
 
 
+def hours_left(
+    specs: Mapping[str, MeterSpec],
+    states: Mapping[str, MeterState],
+    backend: str,
+    wall: float,
+) -> float:
+    """Say for how many hours a backend may be on by its meters now; infinite without any."""
+    found = math.inf
+    for key, spec in specs.items():
+        if spec.backend == backend and _paid_by_time(spec):
+            rest = usable(states.get(key) or MeterState(key), spec, wall)
+            found = min(found, (math.inf if rest is None else rest) / (spec.rate_per_hour or 1.0))
+    return found
+
+
 def draws_of(specs: Mapping[str, MeterSpec], backend: str) -> Draws:
     """List the meters that this backend's being on is paid from."""
     return tuple(

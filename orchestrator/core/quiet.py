@@ -20,13 +20,13 @@ def quiet_until(wall: float, window: Window | None, zone: tzinfo) -> float | Non
     today = datetime.fromtimestamp(wall, zone).date()
     for day in (today - timedelta(days=1), today):
         last = day if start < end else day + timedelta(days=1)
-        begins = _instant(datetime.combine(day, start), zone)
-        ends = _instant(datetime.combine(last, end), zone)
+        begins = instant(datetime.combine(day, start), zone)
+        ends = instant(datetime.combine(last, end), zone)
         if begins <= wall < ends:
             return ends
     return None
 
 
-def _instant(local: datetime, zone: tzinfo) -> float:
+def instant(local: datetime, zone: tzinfo) -> float:
     """Return the Unix time of a clock reading: the first of two, the shifted one of none."""
     return local.replace(tzinfo=zone, fold=0).astimezone(UTC).timestamp()

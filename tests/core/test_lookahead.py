@@ -7,14 +7,17 @@ from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from orchestrator.core.events import Acknowledge, Proved, Register
+from orchestrator.core.meters import MeterSpec, Unit
 from orchestrator.core.model import (
     BackendState,
     Health,
     NoticeKind,
     Session,
     Severity,
+    Tier,
     Token,
 )
+from orchestrator.core.windows import EVER
 from tests.core.worlds import POLICY, World, backend, config
 
 ZONE = "Europe/Lisbon"
@@ -121,7 +124,9 @@ def test_the_hours_of_sleep_are_not_counted_as_time_to_a_restart():
     assert "restart_needed" in open_kinds(found)
     lives(found, 509 * 60)  # half past eight
     comes_back(found)
-    assert found.fleet.backends["colab"].hand_starts == (30 * 60.0 + 2.0,)  # two seconds were needed to begin
+    assert found.fleet.backends["colab"].hand_starts == (
+        30 * 60.0 + 2.0,
+    )  # two seconds were needed to begin
 
 
 def test_a_session_that_nobody_asked_for_is_no_measure():
@@ -173,3 +178,30 @@ def test_a_service_that_is_gone_leaves_no_request_behind():
     found.fleet.config = replace(found.fleet.config, services=services)
     lives(found, 60)
     assert "start_soon:chat" not in found.fleet.incidents
+
+
+def needed(*backends, meters=(), states=None) -> str | None:
+    """Which of these `restart_needed` names, all being down."""
+    fleet = config(*backends, meters={one.key: one for one in meters})
+    stored = {one.name: BackendState(one.name, Health.DOWN) for one in backends}
+    found = World(fleet, backends=stored | (states or {}))
+    found.down(*(one.name for one in backends))
+    lives(found, 90)
+    incident = found.fleet.incidents.get("restart_needed:chat")
+    return incident.params["backend"] if incident else None
+
+
+def test_of_those_that_are_down_the_one_with_most_hours_left_is_named_but_never_a_spent_one():
+    a, b, paid = (
+        backend(name, restart_url=f"https://{name}.test/run", tier=tier)
+        for name, tier in (("a", Tier.FREE), ("b", Tier.FREE), ("p", Tier.PAID))
+    )
+    few, many = (
+        MeterSpec(f"{n}:h", Unit.HOURS, h, EVER, n, 1.0) for n, h in (("a", 3.0), ("b", 9.0))
+    )
+    assert needed(a, b) == "a"
+    assert needed(a, b, meters=(few, many)) == "b"
+    assert needed(a, b, meters=(few,)) == "b"
+    assert needed(paid, a) == "a"
+    spent = MeterSpec("a:h", Unit.HOURS, 0.0, EVER, "a", 1.0)
+    assert needed(a, paid, meters=(spent,)) == "p"

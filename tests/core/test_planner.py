@@ -29,7 +29,7 @@ from orchestrator.core.model import (
     Tier,
 )
 from orchestrator.core.planner import How, Plan, ServicePlan, plan
-from orchestrator.core.windows import Per, Window
+from orchestrator.core.windows import Per, Window, counts_until
 
 ZONE = "Europe/Lisbon"
 HOUR, DAY = 3600.0, 86400.0
@@ -223,6 +223,32 @@ def test_hours_that_start_again_on_saturday_are_used_from_then():
     (gap,) = found.gaps
     assert (gap.backend, gap.do) == ("kaggle", "raise its limit, or buy more")
     assert gap.others == (("kaggle", "what it may use is spent until Sat 00:00"),)
+
+
+def test_credit_that_expires_covers_nothing_from_then_on():
+    expires = Window(expires_at=MONDAY + 6 * HOUR)
+    meter = MeterSpec("vm:usd", Unit.USD, 300.0, expires, "vm", 0.35)
+    found = planned(fleet(machine(), meters=(meter,)), 12)
+    assert line(found)[1:] == [("Mon 09:05", "vm", "auto"), ("Mon 15:00", "-", "uncovered")]
+
+
+def test_a_rolling_quota_comes_back_when_what_was_used_of_it_is_forgotten():
+    meter = MeterSpec("kaggle:h", Unit.HOURS, 10.0, Window(Per.DAY, ZONE, True), "kaggle", 1.0)
+    world = fleet(kaggle(session_s=None), meters=(meter,))
+    used = (Slot(MONDAY + 4 * HOUR, 7.0), Slot(MONDAY + 9 * HOUR, 1.0))
+    world.meters[meter.key] = MeterState(meter.key, slots=used)  # two of ten hours are left
+    assert line(planned(world, 8)) == [
+        ("Mon 09:00", "-", "uncovered"),
+        ("Mon 09:05", "kaggle", "auto"),
+        ("Mon 11:00", "-", "uncovered"),
+        ("Mon 13:05", "kaggle", "auto"),
+    ]
+
+
+def test_of_those_that_a_human_starts_the_one_that_lasts_longest_is_asked_for():
+    few = hours_a_week("a", 5.0)
+    world = fleet(colab("a", priority=1), colab("b", priority=2), meters=(few,))
+    assert {ask.backend for ask in planned(world, 12).asks} == {"b"}
 
 
 def test_what_costs_money_starts_only_when_nothing_cheaper_can_be_ready():
@@ -427,8 +453,18 @@ def test_nobody_is_planned_beyond_a_session_s_end_or_what_a_meter_holds(world, h
             asked = [o for o in found.line if o.backend == name and o.how is not How.SERVING]
             assert all(one.ends - one.begins <= spec.session_s for one in asked)
         for meter in world.config.meters.values():
-            if meter.backend == name and meter.window.per is Per.EVER and meter.limit is not None:
-                assert sum(e - b for b, e in spans) <= meter.limit * HOUR + 1e-3
+            if meter.backend == name:
+                _within(meter, spans, MONDAY + hours * HOUR)
+
+
+def _within(meter: MeterSpec, spans: list[tuple[float, float]], until: float) -> None:
+    """In no period of the meter more is planned than there is in one."""
+    begins = MONDAY
+    while begins < until:
+        ends = counts_until(meter.window, begins)
+        on = sum(max(0.0, min(e, ends) - max(b, begins)) for b, e in spans)
+        assert on <= (meter.limit or 0.0) * HOUR + 1e-3
+        begins = ends
 
 
 @given(fleets(), st.integers(1, 100))
