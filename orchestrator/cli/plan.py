@@ -123,9 +123,10 @@ def _service(output: Output, one: Mapping[str, Any], begins: datetime, ends: dat
 
 def _ask(ask: Mapping[str, Any], now: datetime) -> Sequence[Cell | str]:
     at, by = _moment(ask["at"]), _moment(ask["by"])
+    between = f"{clock(at, now)} and {clock(by, at)}" if at < by else clock(by, now)
     return (
         Cell(ask["backend"], "strong"),
-        Cell(f"{clock(at, now)} and {clock(by, at)}", "warn"),
+        Cell("now" if by <= now else between, "warn"),
         clock(_moment(ask["needed_at"]), now),
         ask["why"],
     )

@@ -73,8 +73,8 @@ def _ways(config: FleetConfig, one: Starter, awake: Sequence[Span], span: Span) 
     elif cover.means is Means.HUMAN:
         up = any(begins <= asked <= ends for begins, ends in awake)
         when = "" if up else ", outside operator hours"
-        at = clock(asked, config.timezone)
-        yield _Way(name, f"start it by hand at {at}{when}", usd, 2)
+        at = f"at {clock(asked, config.timezone)}{when}" if asked > cover.free_at else "at once"
+        yield _Way(name, f"start it by hand {at}", usd, 2)
     elif cover.means is Means.NOBODY and spec.powered:
         yield _Way(name, f"aion backend start {name}", usd, 1)
 
@@ -110,6 +110,8 @@ def _why_not(config: FleetConfig, one: Starter, awake: Sequence[Span], span: Spa
         if begun is not None and begun.asked_at is not None and begun.asked_at <= span[1]:
             return f"it is starting and is up at {clock(begun.up_at, zone)}"
         return last.why_over if last is not None else "it cannot be up in time"
+    if begun is not None and begun.asked_at is not None and begun.asked_at <= span[0]:
+        return f"asked for at once it is up at {clock(begun.up_at, zone)}"
     if span[1] - span[0] < WORTH_A_HUMAN_S:
         return f"for {spoken(span[1] - span[0])} nobody is asked to start it"
     if begun is not None:

@@ -191,6 +191,15 @@ def test_a_night_that_nobody_covers_is_a_gap_with_what_would_help():
     assert gap.others == (("colab", "nobody is there to start it"),)
 
 
+def test_what_could_be_up_in_ten_minutes_is_asked_for_at_once():
+    found = planned(fleet(colab()), 6)
+    (ask,) = found.asks
+    assert (ask.at, ask.by) == (MONDAY, MONDAY)
+    (gap,) = found.gaps
+    assert gap.do == "start it by hand at once"
+    assert gap.others == (("colab", "asked for at once it is up at Mon 09:10"),)
+
+
 def test_a_human_is_asked_before_bed_for_what_ends_in_the_night():
     found = planned(fleet(colab(), up={"colab": 18}), 20)  # until 03:00
     (ask,) = found.asks
