@@ -6,6 +6,8 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from orchestrator.core.events import (
     Challenge,
@@ -578,3 +580,98 @@ def test_the_end_of_a_session_is_warned_of_with_where_to_start_another():
     at.serves()
     at.tick(10)
     assert "session_ending:colab" not in at.open
+
+
+# ── whatever happens ────────────────────────────────────────────────────────────────────────────
+
+STEPS = st.one_of(
+    st.tuples(st.just("register"), st.sampled_from(["seed", "second"]), st.integers(0, 13)),
+    st.tuples(st.just("prove"), st.integers(0, 3), st.booleans()),
+    st.tuples(st.just("beat"), st.integers(0, 3), st.booleans()),
+    st.tuples(st.just("leave"), st.integers(0, 3)),
+    st.tuples(st.just("revoke"), st.sampled_from(["seed", "second"])),
+    st.tuples(st.just("probe"), st.booleans()),
+    st.tuples(st.just("wait"), st.sampled_from([1, 5, 30, 200, 1000])),
+    st.tuples(st.just("pause"), st.booleans()),
+    st.tuples(st.just("restart"), st.integers(1, 100)),
+)
+
+
+class Walk:
+    """A notebook to which anything happens; after each step what must hold does."""
+
+    def __init__(self) -> None:
+        self.at = world()
+        self.at.give(MintToken("second", "colab", "other"))
+        self.ids: list[str] = []
+        self.over: dict[str, PastSession] = {}
+        self.generation = 0
+
+    def take(self, step) -> None:
+        getattr(self, step[0])(*step[1:])
+        self.holds()
+
+    def _some(self, back: int) -> str:
+        return self.ids[-1 - back] if back < len(self.ids) else "nobody"
+
+    def register(self, token: str, hours: int) -> None:
+        before = self.at.colab.generation
+        ident = self.at.registers(token=SEED[:12] if token == "seed" else token, age_s=hours * HOUR)
+        if self.at.answer.problem is None:
+            self.ids.append(ident)
+        assert (self.at.colab.generation > before) == (self.at.answer.problem is None)
+
+    def prove(self, back: int, ok: bool) -> None:
+        self.at.proves(self._some(back), ok=ok)
+
+    def beat(self, back: int, ready: bool) -> None:
+        self.at.beats(self._some(back), ready=ready)
+
+    def leave(self, back: int) -> None:
+        self.at.give(Left("colab", self._some(back)))
+
+    def revoke(self, token: str) -> None:
+        self.at.give(RevokeTokens((SEED[:12] if token == "seed" else token,)))
+        for session in (self.at.colab.session, self.at.colab.pending):
+            assert session is None or self.at.fleet.tokens[session.token].revoked_at is None
+
+    def probe(self, ok: bool) -> None:
+        self.at.sees("colab", Verdict.OK if ok else Verdict.FAILED)
+        self.at.sees("lab")
+
+    def pause(self, on: bool) -> None:
+        self.at.give(Pause(None, "me") if on else Resume())
+
+    def restart(self, seconds: int) -> None:
+        self.over |= self.at.past
+        self.at = after(self.at, float(seconds))
+        self.at.up("lab")
+
+    def wait(self, seconds: int) -> None:
+        self.at.tick(seconds)
+
+    def holds(self) -> None:
+        state, over = self.at.colab, {**self.over, **self.at.past}
+        lives = [one for one in (state.session, state.pending) if one is not None]
+        for ident in self.ids:
+            places = [one.id for one in lives].count(ident) + (ident in over)
+            assert places == 1, f"{ident} is either alive or over, once"
+        assert state.generation >= self.generation
+        self.generation = state.generation
+        assert all(one.generation <= state.generation for one in lives)
+        if len(lives) == 2:
+            assert state.session.generation < state.pending.generation
+        if state.session is None:
+            assert state.health in (Health.DOWN, Health.STARTING)
+            assert (state.health is Health.STARTING) == (state.pending is not None)
+        for session in lives:
+            assert session.ends_at > self.at.at - 1000
+            assert self.at.fleet.tokens[session.token].revoked_at is None
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(STEPS, min_size=5, max_size=40))
+def test_whatever_happens_a_session_lives_once_and_is_over_once(steps):
+    walk = Walk()
+    for step in steps:
+        walk.take(step)
