@@ -199,3 +199,12 @@ def test_a_clock_that_is_wrong_does_not_move_the_end(world):
     body = world.aion.registrations[0]
     age = datetime.fromisoformat(body["now"]) - datetime.fromisoformat(body["started_at"])
     assert 0 <= age.total_seconds() < 60
+
+
+def test_what_does_not_work_is_said_every_five_seconds_whatever_the_rhythm(world):
+    world.aion.heartbeat_s = 60.0
+    world.agent(engine_url="http://127.0.0.1:9")
+    until(lambda: world.aion.now().get("tunnel_ready"), "the tunnel works")
+    seq = world.aion.now()["seq"]
+    until(lambda: world.aion.now()["seq"] > seq, "another heartbeat", 20)
+    assert world.aion.now()["engine_ready"] is False
