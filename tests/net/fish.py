@@ -23,6 +23,7 @@ NETS: dict[str, tuple[str, ...]] = {
         "tests/core/test_fleet.py",
         "tests/core/test_crowds.py",
     ),
+    "sessions": ("tests/core/test_sessions.py", "tests/core/test_lapses.py"),
     "planner": ("tests/core/test_planner.py",),
     "lookahead": ("tests/core/test_lookahead.py",),
     "records": ("tests/core/test_records.py",),
@@ -61,6 +62,7 @@ class Fish:
 
 
 HEALTH = "orchestrator/core/health.py"
+SESSIONS = "orchestrator/core/sessions.py"
 CHOICE = "orchestrator/core/choice.py"
 ASSIGNMENT = "orchestrator/core/assignment.py"
 DEMAND = "orchestrator/core/demand.py"
@@ -259,16 +261,16 @@ FISH = (
         "a revoked session renews its lease",
         "never a revoked session",
         EVIDENCE,
-        "if session is None or session.id != event.session or session.revoked:",
-        "if session is None or (session.id != event.session and session.revoked):",
+        "    if session is None or session.revoked or 0 < event.seq",
+        "    if session is None or 0 < event.seq",
         ("rules",),
     ),
     Fish(
         "a restart grants no lease",
         "a restart grants stored sessions one lease",
         CONFIGURING,
-        "session=replace(session, beat_at=at, challenged_at=None) if session else None,",
-        "session=replace(session, challenged_at=None) if session else None,",
+        "return replace(session, beat_at=at, challenged_at=None, unmet_at=None)",
+        "return replace(session, challenged_at=None, unmet_at=None)",
         ("rules",),
     ),
     Fish(
@@ -805,6 +807,121 @@ FISH = (
         "        if not _explained(draft, name, ask):",
         "        if ask:",
         ("lookahead",),
+    ),
+    # ── sessions ────────────────────────────────────────────────────────────────────────────────
+    Fish(
+        "a lease lapses late",
+        "a silent agent's lease lapses after a minute",
+        HEALTH,
+        "    if silent_s < session.lease_s:",
+        "    if silent_s < session.lease_s + session.late_s:",
+        ("sessions", "rules"),
+    ),
+    Fish(
+        "a session outlives its end",
+        "a session is over at its end, not a while after",
+        SESSIONS,
+        "    if session.ends_at is not None and draft.at >= session.ends_at:",
+        "    if session.ends_at is not None and draft.at >= session.ends_at + LEAST_S:",
+        ("sessions",),
+    ),
+    Fish(
+        "the machine's sleep is added to a session",
+        "a session ends when it ends where it runs, however long this machine slept",
+        SESSIONS,
+        "ends_at = None if session.ends_at is None else session.ends_at - seconds",
+        "ends_at = session.ends_at",
+        ("sessions",),
+    ),
+    Fish(
+        "generations begin anew",
+        "each registration has a generation of its own",
+        SESSIONS,
+        "        generation=state.generation + 1,",
+        "        generation=1,",
+        ("sessions",),
+    ),
+    Fish(
+        "a heartbeat counts twice",
+        "a heartbeat that was heard already is not heard again",
+        EVIDENCE,
+        "0 < event.seq <= session.seq",
+        "0 < event.seq < session.seq",
+        ("sessions",),
+    ),
+    Fish(
+        "pending for an hour",
+        "a registration that does not prove itself is forgotten after a quarter of an hour",
+        SESSIONS,
+        "    if idle_s >= PENDING_S and not held:",
+        "    if idle_s >= LOADING_S and not held:",
+        ("sessions",),
+    ),
+    Fish(
+        "a pause outlasts the patience",
+        "who proved itself during a pause serves after it, however long it was",
+        SESSIONS,
+        "    held = pending.problem == HELD  #",
+        "    held = pending.problem == HELD and draft.observing()  #",
+        ("sessions",),
+    ),
+    Fish(
+        "any answer is a proof",
+        "only a session that proved itself serves",
+        SESSIONS,
+        "    if event.ok and not _must_wait(draft, state):",
+        "    if not _must_wait(draft, state):",
+        ("sessions",),
+    ),
+    Fish(
+        "the old session is never told",
+        "a session that was superseded is over, and its agent is told",
+        SESSIONS,
+        '        _past(draft, state.name, old, f"generation {pending.generation} took over")',
+        "        pass",
+        ("sessions",),
+    ),
+    Fish(
+        "revoked, and serves on",
+        "revoking a token ends at once the session that was opened with it",
+        SESSIONS,
+        "    if state.session is not None and state.session.token in tokens:",
+        "    if state.session is not None and state.session.id in tokens:",
+        ("sessions",),
+    ),
+    Fish(
+        "a revoked seed is good again",
+        "a revoked token stays revoked, over restarts and reloads",
+        SESSIONS,
+        "        if secret not in known_secrets",
+        "        if secret not in known_secrets or tokens[secret[:12]].revoked_at",
+        ("sessions",),
+    ),
+    Fish(
+        "ready by its own word",
+        "that all works is only the agent's word: a probe has to say so too",
+        EVIDENCE,
+        "    draft.put_backend(replace(state, session=fresh), durable=durable)\n    if draft.world",
+        "    fails = 0 if event.ready else state.fails\n"
+        "    draft.put_backend(replace(state, session=fresh, fails=fails), durable=durable)\n"
+        "    if draft.world",
+        ("sessions",),
+    ),
+    Fish(
+        "a challenge lost on our side",
+        "that a challenge was not met counts once it is known that the fault is not ours",
+        EVIDENCE,
+        "not draft.config.controls or online_since(draft, session.unmet_at):",
+        "not draft.config.controls or session.unmet_at:",
+        ("sessions",),
+    ),
+    Fish(
+        "back at once from the dead",
+        "who could not prove itself for a while waits as long as one that was ill",
+        EVIDENCE,
+        "    if standing is Lease.OUT and state.ok_since is not None:",
+        "    if standing is Lease.HELD and state.ok_since is not None:",
+        ("sessions",),
     ),
     # ── what clients see ────────────────────────────────────────────────────────────────────────
     Fish(
