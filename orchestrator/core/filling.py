@@ -168,10 +168,14 @@ def up_moments(cover: Cover, awake: Sequence[Span]) -> list[Span]:
     return joined((max(b, first), e) for b, e in spans)
 
 
-def reach(starter: Starter) -> list[Span]:
-    """List what a human could cover with it at all, however often it is asked for."""
-    lasts_s = starter.cover.lasts_s
-    return joined((b, math.inf if lasts_s is None else e + lasts_s) for b, e in starter.ups)
+def reach(starters: Iterable[Starter]) -> list[Span]:
+    """List what a human could cover with these at all, however often they are asked for."""
+    found: list[Span] = []
+    for one in starters:
+        lasts_s = math.inf if one.cover.lasts_s is None else one.cover.lasts_s
+        if one.by_hand:
+            found += [(begins, ends + lasts_s) for begins, ends in one.ups]
+    return joined(found)
 
 
 def fill(pools: Sequence[tuple[list[Span], Sequence[Starter]]]) -> None:
@@ -180,10 +184,11 @@ def fill(pools: Sequence[tuple[list[Span], Sequence[Starter]]]) -> None:
     The gaps are cut down as they are filled.
     """
     todo = [list(gaps) for gaps, _ in pools]
+    reached = [reach(starters) for _, starters in pools]
     while any(todo):
         which = min((at for at, gaps in enumerate(todo) if gaps), key=lambda at: todo[at][0])
         begins, ends = todo[which][0]
-        starter, run = _best(pools[which][1], begins, ends)
+        starter, run = _best(pools[which][1], reached[which], begins, ends)
         if starter is None or run is None:
             todo[which] = todo[which][1:]
             continue
@@ -197,30 +202,32 @@ def fill(pools: Sequence[tuple[list[Span], Sequence[Starter]]]) -> None:
                 todo[at] = without(todo[at], span)
 
 
-def _best(starters: Sequence[Starter], at: float, ends: float) -> tuple[Starter | None, Run | None]:
+def _best(
+    starters: Sequence[Starter], reached: Sequence[Span], at: float, ends: float
+) -> tuple[Starter | None, Run | None]:
     """Pick the first in turn that is up in time, else the one that is up soonest.
 
     For the minutes that a machine takes to start again no human is asked. One that a machine starts
-    waits for the hours in which no human can help, if it would run out before those.
+    waits for the hours in which no human can help, if it would run out before those; `reached` are
+    the others.
     """
     offers = [(one, run) for one in starters if (run := one.offer(at, ends)) is not None]
     prompt = [(one, run) for one, run in offers if run.up_at <= at + WORTH_A_HUMAN_S]
     hands = [(one, run) for one, run in prompt if one.by_hand]
     for one, run in prompt:
-        if one.by_hand or not hands or not _scarce(one, run, starters, at):
+        if one.by_hand or not hands or not _scarce(one, run, reached, at):
             return one, run
     if prompt:
         return hands[0]
     return min(offers, key=lambda offer: offer[1].up_at, default=(None, None))
 
 
-def _scarce(one: Starter, run: Run, starters: Iterable[Starter], at: float) -> bool:
+def _scarce(one: Starter, run: Run, reached: Sequence[Span], at: float) -> bool:
     """Say whether after this run too little is left for the hours that no human can cover."""
     over = one.purses.over(one.cover.draws, at)
     if over is None:
         return False
     period_ends, left_s = over
-    reached = joined(span for other in starters if other.by_hand for span in reach(other))
     alone_s = total_s(without([(min(run.ends_at, period_ends), period_ends)], reached))
     began = run.up_at if run.asked_at is None else run.asked_at
     return left_s - (run.ends_at - began) < alone_s
