@@ -132,7 +132,8 @@ class World:
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 with contextlib.suppress(OSError):
-                    if str(self.folder) in (entry / "cmdline").read_text():
+                    words = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+                    if f"{self.folder}/control".encode() in words:
                         os.kill(int(entry.name), signal.SIGKILL)
 
     def env(self, **more):
