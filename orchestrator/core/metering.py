@@ -101,9 +101,8 @@ def reconfigured(draft: Draft) -> None:
     for key in {**draft.fleet.meters, **draft.config.meters}:
         draft.stirred[key] = None
     _bar_all(draft, draft.config.meters.values())
-    metered = {spec.backend for spec in draft.config.meters.values()}
-    for name, state in draft.fleet.backends.items():
-        if state.exhausted_until is not None and name not in metered:
+    for name in _owners(draft.fleet.config) - _owners(draft.config):
+        if draft.backends.get(name, draft.fleet.backends.get(name)) is not None:
             _bar(draft, name, ())
 
 
@@ -120,6 +119,13 @@ def resumed(fleet: Fleet, now: Now) -> None:
         wall = ledger.believed(state, now.at, now.wall)
         state = ledger.forfeit(state, spec, wall, at=until, on_since=since)
         fleet.meters[key] = replace(state, unsaved=True)
+    for name in fleet.backends.keys() - _owners(fleet.config):
+        if fleet.backends[name].exhausted_until is not None:
+            fleet.backends[name] = replace(fleet.backends[name], exhausted_until=None)
+
+
+def _owners(config: FleetConfig) -> set[str]:
+    return {spec.backend for spec in config.meters.values() if spec.backend is not None}
 
 
 # ── whose quota is spent ────────────────────────────────────────────────────────────────────────
