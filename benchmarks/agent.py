@@ -25,7 +25,19 @@ import aiohttp
 from backends.agent.access import gateway_key
 from backends.agent.bundle import source
 from benchmarks.baseline import beside
-from benchmarks.world import PYTHON, ROOT, Base, Row, limited, pin, quantile, rss_mb, say, wait
+from benchmarks.world import (
+    PYTHON,
+    ROOT,
+    Base,
+    Row,
+    cpu_s,
+    limited,
+    pin,
+    quantile,
+    rss_mb,
+    say,
+    wait,
+)
 
 TOKEN, SESSION = "token-of-a-session", "s1"
 PATH = "/v1/chat/completions"
@@ -198,11 +210,15 @@ def run() -> list[Row]:
             firsts = asyncio.run(_firsts(direct, through))
             base.more()
             say(f"{STREAMS} streams, directly and through the agent")
-            plain, late = asyncio.run(_streams(direct)), asyncio.run(_streams(through))
+            plain = asyncio.run(_streams(direct))
+            before = cpu_s(pid)
+            late = asyncio.run(_streams(through))
+            token_us = (cpu_s(pid) - before) / len(late) * 1e6
             memory = rss_mb(pid)
         base.more()
     echo = base.wall("echo")
-    return _rows(memory, firsts, plain, late, echo)
+    cost = limited("agent, CPU for a token", token_us, None, "µs", base=base.cpu("echo"))
+    return [*_rows(memory, firsts, plain, late, echo), cost]
 
 
 def _rows(
