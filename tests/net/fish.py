@@ -263,7 +263,7 @@ FISH = (
         EVIDENCE,
         "    if session is None or session.revoked or 0 < event.seq",
         "    if session is None or 0 < event.seq",
-        ("rules",),
+        ("sessions",),
     ),
     Fish(
         "a restart grants no lease",
@@ -642,8 +642,8 @@ FISH = (
         "a result is dropped",
         "results are never dropped, even if they cannot be stored now",
         LOOP,
-        "RESULTS = (DnsConfirmed, DnsTroubled, NoticesSent, Flagged)",
-        "RESULTS = (DnsConfirmed, DnsTroubled, Flagged)",
+        "(DnsConfirmed, DnsTroubled, NoticesSent, Flagged, Spent, PowerReported)",
+        "(DnsConfirmed, DnsTroubled, Flagged, Spent, PowerReported)",
         ("loop",),
     ),
     Fish(
