@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Coroutine
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,27 +15,43 @@ from orchestrator.errors import AionError
 if TYPE_CHECKING:
     from orchestrator.cli.narrator import Narrator
     from orchestrator.cli.options import Given
+    from orchestrator.cli.sandbox import Sandbox
+    from orchestrator.cli.story import Story
     from orchestrator.cli.watch import Sight, Watch
     from orchestrator.cli.world import World
 
 SERVICE = "chat"
 RESTART_S = 15.0
 _READY_S = 30.0
+STORIES = {
+    "failover": "two backends, a slow fallback and the daemon",
+    "sessions": "a notebook, its successor and the daemon",
+}
 
 
 def demo(
     ctx: typer.Context,
+    story: Annotated[
+        str, typer.Argument(help=f"Which story: {', '.join(STORIES)}.", metavar="STORY")
+    ] = "failover",
     *,
     script: Annotated[
         bool, typer.Option("--script", help="Play the story by itself, and check each step.")
     ] = False,
 ) -> int:
-    """Start two backends, a slow fallback and the daemon on loopback, and watch a failover.
+    """Start backends and the daemon on loopback, and watch what becomes of them.
 
     Nothing is configured and nothing stays behind: Ctrl-C ends it all. With --script a story of
-    half a minute is played: exit 0 if each of its steps was observed, 1 if one was not.
+    a minute at most is played: exit 0 if each of its steps was observed, 1 if one was not.
+    `failover` kills backends; `sessions` has notebooks register, end and follow each other.
     """
-    return asyncio.run(_until_signalled(_play(ctx.obj, script=script), script=script))
+    if story not in STORIES:
+        near = get_close_matches(story, STORIES, 1)
+        hint = f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(STORIES)}"
+        raise typer.BadParameter(f"there is no story “{story}”{hint}", param_hint="STORY")
+    if not script and story != "failover":
+        raise typer.BadParameter(f"the story “{story}” is played with --script only")
+    return asyncio.run(_until_signalled(_play(ctx.obj, story, script=script), script=script))
 
 
 async def _until_signalled(work: Coroutine[None, None, int], *, script: bool) -> int:
@@ -58,7 +75,7 @@ async def _until_signalled(work: Coroutine[None, None, int], *, script: bool) ->
         return AionError.exit_code if script else 0
 
 
-async def _play(given: Given, *, script: bool) -> int:
+async def _play(given: Given, story: str, *, script: bool) -> int:
     from orchestrator.cli.narrator import Narrator
     from orchestrator.cli.watch import Watch
     from orchestrator.cli.world import World
@@ -66,19 +83,37 @@ async def _play(given: Given, *, script: bool) -> int:
     loop = asyncio.get_running_loop()
     began = loop.time()
     narrator = Narrator(given.output(), lambda: loop.time() - began)
-    narrator.plain("aion demo: two backends, a slow fallback and the daemon, all on this machine")
+    narrator.plain(f"aion demo: {STORIES[story]}, all on this machine")
     narrator.plain()
-    async with World() as world:
+    async with _sandbox(story) as world:
         watch = Watch(world.url, SERVICE)
         _introduce(world, narrator)
         if script:
-            from orchestrator.cli.story import Story
-
-            return await _together(world, watch, Story(world, watch, narrator).play())
+            return await _together(world, watch, _story(world, watch, narrator).play())
+        assert isinstance(world, World)
         return await _together(world, watch, _interactive(world, watch, narrator))
 
 
-async def _together(world: World, watch: Watch, work: Coroutine[None, None, int]) -> int:
+def _sandbox(story: str) -> Sandbox:
+    from orchestrator.cli.sessions_world import SessionsWorld
+    from orchestrator.cli.world import World
+
+    return SessionsWorld() if story == "sessions" else World()
+
+
+def _story(world: Sandbox, watch: Watch, narrator: Narrator) -> Story:
+    from orchestrator.cli.failover_story import Failover
+    from orchestrator.cli.sessions_story import Sessions
+    from orchestrator.cli.sessions_world import SessionsWorld
+    from orchestrator.cli.world import World
+
+    if isinstance(world, SessionsWorld):
+        return Sessions(world, watch, narrator)
+    assert isinstance(world, World)
+    return Failover(world, watch, narrator)
+
+
+async def _together(world: Sandbox, watch: Watch, work: Coroutine[None, None, int]) -> int:
     """Do `work` while the daemon lives and discovery is followed; the first to end ends all."""
     working = asyncio.ensure_future(work)
     tasks = {
@@ -97,20 +132,18 @@ async def _together(world: World, watch: Watch, work: Coroutine[None, None, int]
     raise AionError(f"the demo's daemon ended: {world.log('daemon')}")
 
 
-def _introduce(world: World, narrator: Narrator) -> None:
-    from orchestrator.cli.world import FAILBACK_AFTER, INTERVALS, PARTS, USUAL_PORT
+def _introduce(world: Sandbox, narrator: Narrator) -> None:
+    from orchestrator.cli.sandbox import USUAL_PORT
 
-    pids = ", ".join(f"{part.name} {world.pid(part.name)}" for part in PARTS)
-    narrator.did(f"started {pids} and the daemon {world.pid('daemon')} (process ids)")
+    names = [name for name in world.running if name != "daemon"]
+    pids = "".join(f"{name} {world.pid(name)}, " for name in names)
+    who = f"{pids.removesuffix(', ')} and " if pids else ""
+    narrator.did(f"started {who}the daemon {world.pid('daemon')} (process ids)")
     if world.port != USUAL_PORT:
         narrator.note(
             f"port {USUAL_PORT} is taken by another program, so this is port {world.port}"
         )
-    narrator.note(
-        f"shortened for the demo: a look every {INTERVALS['interval']} (usually 10s), in doubt"
-        f" every {INTERVALS['fast_interval']} (2s), when down every {INTERVALS['down_interval']}"
-        f" (30s), failback after {FAILBACK_AFTER} (5m)"
-    )
+    narrator.note(world.introduction())
     narrator.note(f"who serves, for anyone: {world.url}/discovery/{SERVICE}")
 
 

@@ -16,12 +16,16 @@ from pathlib import Path
 import pytest
 from terminal import COMMAND, OnTerminal, environment
 
+from orchestrator.cli.failover_story import Failover
 from orchestrator.cli.narrator import Narrator
 from orchestrator.cli.output import Output
-from orchestrator.cli.story import Story
 from orchestrator.cli.watch import Watch
 
 STARTED = re.compile(r"started alpha (\d+), beta (\d+), slow (\d+) and the daemon (\d+)")
+SESSIONS = [
+    *("started", "promoted", "idle", "stolen elsewhere", "stolen here", "warned", "followed"),
+    *("drained", "unrefused", "revoked"),
+]
 STEPS = ["ready", "failover", "fallback", "recovery", "failback"]
 
 
@@ -83,6 +87,34 @@ def test_the_story_is_observed_step_by_step_and_leaves_nothing_behind(tmp_path):
     pids = map(int, STARTED.search(lines[0]["text"]).groups())
     assert not any(map(alive, pids))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_sessions_follow_each_other_with_no_refused_request_and_a_thief_gets_nowhere(tmp_path):
+    with demo(tmp_path, "sessions", "--script", "--json") as child:
+        lines = [json.loads(line) for line in child.stdout]
+        assert child.wait(60) == 0, lines
+    seen = [line["step"] for line in lines if line["kind"] == "seen" and "step" in line]
+    assert seen == SESSIONS
+    asked = next(line["text"] for line in lines if line.get("step") == "unrefused")
+    assert int(re.search(r"of (\d+) requests", asked)[1]) > 50
+    until(lambda: list(tmp_path.iterdir()) == [], "what the demo left behind")
+    until(lambda: not boxes(tmp_path), "a box that the demo left running")
+
+
+def boxes(folder):
+    """Find processes that run for a demo in this folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if str(folder) in path.read_bytes().decode(errors="replace"):
+                found.append(path.parent.name)
+    return [pid for pid in found if alive(pid)]
+
+
+def test_an_unknown_story_is_refused_with_the_nearest_one(tmp_path):
+    with demo(tmp_path, "session", "--script") as child:
+        assert "did you mean sessions?" in " ".join(child.stdout.read().split())
+        assert child.wait(20) == 2
 
 
 def test_a_taken_port_is_told_and_another_one_used(tmp_path):
@@ -151,7 +183,7 @@ class Nowhere:
 def test_a_story_in_which_a_step_is_not_observed_says_which_and_exits_1(capsys):
     async def play():
         narrator = Narrator(Output(), asyncio.get_running_loop().time)
-        story = Story(Nowhere(), Watch(Nowhere.url, "chat"), narrator, patience=0.001)
+        story = Failover(Nowhere(), Watch(Nowhere.url, "chat"), narrator, patience=0.001)
         return await story.play()
 
     assert asyncio.run(play()) == 1
