@@ -1,0 +1,81 @@
+"""Counting the rows of a dump, in the SQL that pg_restore makes of it."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from jobs.backup.form import Table
+
+_QUOTED: Final = rb'"(?:[^"]|"")*"'
+_NAME: Final = rb"(?:" + _QUOTED + rb'|[^\s".(]+)'
+_COPY: Final = re.compile(
+    rb"COPY (?:(" + _NAME + rb")\.)?(" + _NAME + rb")"
+    rb" *(?:\((?:[^\")]|" + _QUOTED + rb")*\))? *FROM stdin;\n"
+)
+_BEGIN: Final = re.compile(rb"^COPY ", re.MULTILINE)
+_END: Final = b"\\.\n"
+_LONGEST: Final = 1 << 20
+"""No COPY statement is longer: 1,600 columns of 63 characters."""
+
+
+class RowCounter:
+    r"""Counts the rows of each table in what `pg_restore --data-only` writes, piece by piece.
+
+    Row data cannot be taken for SQL: inside a COPY block each line is a row (line breaks in values
+    are escaped) until the line `\\.`. Memory: one statement, at most 1 MB.
+    """
+
+    def __init__(self) -> None:
+        self.tables: dict[tuple[str, str], int] = {}
+        self._kept = b""
+        self._in: tuple[str, str] | None = None
+
+    def feed(self, piece: bytes) -> None:
+        """Take the next piece of the SQL."""
+        data = self._kept + piece
+        while True:
+            data, more = self._rows(data) if self._in else self._statements(data)
+            if not more:
+                break
+        self._kept = data
+
+    def result(self) -> tuple[Table, ...]:
+        """Return the tables seen, by name."""
+        return tuple(Table(*name, rows) for name, rows in sorted(self.tables.items()))
+
+    def _rows(self, data: bytes) -> tuple[bytes, bool]:
+        """Count lines up to the block's end; `data` begins at the beginning of a line."""
+        assert self._in is not None
+        if data.startswith(_END):
+            self._in = None
+            return data[len(_END) :], True
+        at = data.find(b"\n" + _END)
+        if at >= 0:
+            self.tables[self._in] += data.count(b"\n", 0, at + 1)
+            self._in = None
+            return data[at + 1 + len(_END) :], True
+        # The last whole line stays, with what follows it: its end may be the end's beginning.
+        last = data.rfind(b"\n")
+        if last < 0:
+            return data, False
+        self.tables[self._in] += data.count(b"\n", 0, last + 1)
+        return data[last + 1 :], False
+
+    def _statements(self, data: bytes) -> tuple[bytes, bool]:
+        found = _BEGIN.search(data)
+        if found is None:
+            return data[data.rfind(b"\n") + 1 :], False
+        whole = _COPY.match(data, found.start())
+        if whole is None:
+            if len(data) - found.start() < _LONGEST:
+                return data[found.start() :], False
+            return data[found.end() :], True
+        self._in = (_plain(whole[1] or b""), _plain(whole[2]))
+        self.tables.setdefault(self._in, 0)
+        return data[whole.end() :], True
+
+
+def _plain(name: bytes) -> str:
+    text = name.decode(errors="replace")
+    return text[1:-1].replace('""', '"') if text.startswith('"') else text
