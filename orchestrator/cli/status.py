@@ -149,11 +149,21 @@ def _backend(backend: Mapping[str, Any], at: str) -> Row:
 
 def _known(backend: Mapping[str, Any]) -> str:
     """Say why it is as it is, and how the one that registered after it fares."""
-    known = str(backend["barred"] or backend["reason"])
+    known = str(backend["barred"] or _power(backend) or backend["reason"])
     if pending := backend["pending"]:
         fares = pending["problem"] or pending["detail"] or "asked to prove itself"
         known += f"; no. {pending['generation']} registered: {fares}"
     return known
+
+
+def _power(backend: Mapping[str, Any]) -> str:
+    """Say that it is off, or on its way, if aion can start it."""
+    power = backend.get("power")
+    if power is None or power["phase"] in {"on", "unknown"}:
+        return ""
+    words = {"off": "off", "starting": "being started", "stopping": "being stopped"}
+    why = power["detail"] or power["why"]
+    return words[power["phase"]] + (f": {why}" if why else "")
 
 
 INCIDENT_COLUMNS = ("incident", "severity", "open for", "state", "what")

@@ -55,9 +55,9 @@ def starting(state: BackendState) -> bool:
 
 
 def resting(spec: Backend, state: BackendState) -> bool:
-    """Say whether a backend is off, or not on yet, because nobody wants more of it."""
+    """Say whether a backend is off, or not on yet: what is amiss with that is told otherwise."""
     power = state.power
-    if power is None or power.failures or not spec.powered:
+    if power is None or not spec.powered:
         return False
     return power.phase in (PowerPhase.OFF, PowerPhase.STARTING, PowerPhase.STOPPING)
 

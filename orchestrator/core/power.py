@@ -199,8 +199,8 @@ def worked(draft: Draft, name: str | None) -> None:
 
 def stop(draft: Draft, name: str, why: str, *, forced: bool = False) -> None:
     """Stop a backend: its agent saves first, if it has one, then its provider is asked."""
-    told = draft.backend(name).session is not None and not forced
-    for do in (Do.SAVE, Do.STOP) if draft.backend(name).session is not None else ():
+    told = draft.backend(name).session is not None
+    for do in (Do.SAVE, Do.STOP) if told else ():
         order(draft, name, do)
     put(
         draft,

@@ -673,6 +673,7 @@ def test_an_incident_of_a_failed_start_is_over_once_it_is_up():
     cloud.fates = ["stockout"]
     cloud.lives(40, down="a")
     assert "start_failed:v" in world.fleet.incidents
+    assert "backend_down:v" not in world.fleet.incidents, "one thing is told once"
     cloud.lives(120, down="a")
     assert world.active == "v"
     assert "start_failed:v" not in world.fleet.incidents

@@ -56,6 +56,8 @@ def test_an_engine_is_started_when_the_static_one_dies_and_stopped_when_it_is_id
     world.serves("main")
     until(lambda: phase(world) == "off", "its status is known")
     assert launches(folder) == []
+    assert "off" in next(line for line in world.aion("status").stdout.splitlines() if "vm" in line)
+    assert "started when nobody cheaper" in world.aion("explain", "chat").stdout
     world.stop_backend("main")
     world.serves("vm", within_s=30)
     assert len(launches(folder)) == 1
