@@ -366,14 +366,15 @@ def _weigh_unmet(draft: Draft, name: str) -> None:
     """Believe that a challenge was not met if we are known to be online, else ask the controls."""
     state, spec = draft.backend(name), draft.config.backends[name]
     session = state.session
-    if session is None or session.unmet_at is None or draft.isolated_from(spec):
+    unmet_at = session.unmet_at if session is not None else None
+    if session is None or unmet_at is None or draft.isolated_from(spec):
         return
     cleared_at = draft.world.cleared_at
-    if cleared_at is not None and session.unmet_at < cleared_at:  # another one has to tell
+    if cleared_at is not None and unmet_at < cleared_at:  # another one has to tell
         session = replace(session, unmet_at=None, challenged_at=None)
         draft.put_backend(replace(state, session=session))
         return
-    if not spec.remote or not draft.config.controls or online_since(draft, session.unmet_at):
+    if not spec.remote or not draft.config.controls or online_since(draft, unmet_at):
         session = replace(session, challenge_ok=False, unmet_at=None)
         draft.put_backend(replace(state, session=session))
         draft.touch(name)

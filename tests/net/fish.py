@@ -911,8 +911,8 @@ FISH = (
         "a challenge lost on our side",
         "that a challenge was not met counts once it is known that the fault is not ours",
         EVIDENCE,
-        "not draft.config.controls or online_since(draft, session.unmet_at):",
-        "not draft.config.controls or session.unmet_at:",
+        "not draft.config.controls or online_since(draft, unmet_at):",
+        "not draft.config.controls or unmet_at:",
         ("sessions",),
     ),
     Fish(
