@@ -19,6 +19,8 @@ WORLDS = {
     "sftp": worlds.sftp_world,
     "s3": worlds.s3_world,
     "crypt": worlds.crypt_world,
+    "gcs": worlds.gcs_world,
+    "bucket": worlds.bucket_world,
 }
 DUMP = "main-000001-20261121T030005Z"
 ARCHIVE = f"{DUMP}/archive.dump"

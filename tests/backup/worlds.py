@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 import re
 import shutil
@@ -13,11 +15,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from jobs.backup.form import Access
 from jobs.backup.stores import open_store
 from jobs.backup.stores.base import Store
 from jobs.backup.targets import Target
+from tests.backup import gcs_standin
 
 DEADLINE_S = 60.0
 SECRET = "canary-secret-7c1e55ab"
@@ -89,6 +98,8 @@ class World:
     stray: Callable[[str, bytes], None]
     """Puts something beside the address that is none of ours."""
     opened: list[Store] = field(default_factory=list)
+    server: Any = None
+    """Our own stand-in, to make it misbehave."""
 
     def open(self, **changes) -> Store:
         made = open_store(
@@ -223,3 +234,95 @@ def crypt_world(tmp: Path) -> Iterator[World]:
         disk / "aion",
         ".bin",
     )
+
+
+def gcs_world(tmp: Path) -> Iterator[World]:
+    """The emulator that others wrote: lenient, but not ours."""
+    port = free_port()
+    program = str(Path(sys.executable).with_name("gcp-storage-emulator"))
+    argv = [
+        program,
+        "start",
+        "-H",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "-q",
+        "-M",
+        "--default-bucket",
+        "my-bucket",
+    ]
+    at = f"http://127.0.0.1:{port}"
+
+    def bytes_of(name: str) -> bytes | None:
+        answer = httpx.get(
+            f"{at}/download/storage/v1/b/my-bucket/o/{quote('aion/' + name, safe='')}",
+            params={"alt": "media"},
+        )
+        return answer.content if answer.status_code == 200 else None
+
+    def stray(name: str, data: bytes) -> None:
+        answer = httpx.post(
+            f"{at}/upload/storage/v1/b/my-bucket/o",
+            params={"uploadType": "media", "name": name},
+            content=data,
+        )
+        assert answer.status_code == 200
+
+    def flip(name: str) -> None:
+        data = bytearray(bytes_of(name) or b"")
+        data[len(data) // 2] ^= 1
+        stray(f"aion/{name}", bytes(data))
+
+    with serving(argv, port, tmp):
+        yield World(
+            Target.parse("gs://my-bucket/aion"),
+            Access(endpoint=at),
+            tmp / "private",
+            bytes_of,
+            flip,
+            stray,
+        )
+
+
+@functools.cache
+def private_key() -> str:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = (
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    return key.private_bytes(*pem).decode()
+
+
+def bucket_world(tmp: Path) -> Iterator[World]:
+    """Our own stand-in: as strict as Google."""
+    bucket = gcs_standin.Bucket()
+
+    def bytes_of(name: str) -> bytes | None:
+        found = bucket.objects.get(f"aion/{name}")
+        return found.data if found else None
+
+    def stray(name: str, data: bytes) -> None:
+        bucket.objects[name] = gcs_standin.Object(data, 1)
+
+    def flip(name: str) -> None:
+        data = bytearray(bytes_of(name) or b"")
+        data[len(data) // 2] ^= 1
+        stray(f"aion/{name}", bytes(data))
+
+    with gcs_standin.standing_in(bucket) as at:
+        login = {
+            "type": "service_account",
+            "client_email": "aion@example.org",
+            "private_key_id": SECRET,
+            "private_key": private_key(),
+            "token_uri": f"{at}/token",
+        }
+        access = Access(endpoint=at, google=json.dumps(login))
+        made = World(
+            Target.parse("gs://my-bucket/aion"), access, tmp / "private", bytes_of, flip, stray
+        )
+        made.server = bucket
+        yield made
