@@ -160,7 +160,7 @@ class Assembly:
             loop.on(wish, self.powers.carry)
         loop.on(Prove, lambda effect: self._prove(effect.backend))
         loop.on(Challenge, lambda effect: self._challenge(effect.backend))
-        loop.on(CanarySoon, lambda effect: self.pacer.soon(effect.backend, Source.CANARY))
+        loop.on(CanarySoon, lambda effect: self._canary(effect.backend))
         loop.on(AskControls, lambda _: self._controls.ask())
         loop.on(CheckName, lambda effect: self.names.check(effect.service))
         loop.on(Deliver, lambda _: self._courier.poke())
@@ -254,8 +254,7 @@ class Assembly:
             return None
         at = self._clock.steady()
         if source is Source.CANARY:
-            spent = state.exhausted_until is not None and state.exhausted_until > at
-            return None if spent else next_canary_s(state, spec.health, at)
+            return None if self._spent(name) else next_canary_s(state, spec.health, at)
         isolated = spec.remote and fleet.world.isolated_since is not None
         policy = spec.health if state.session is None else spared(spec.health, state.session.url)
         return next_probe_s(state, policy, at, isolated=isolated)
@@ -291,7 +290,17 @@ class Assembly:
     def _first_canary(self, name: str) -> None:
         spec = self.loop.fleet.config.backends.get(name)
         if spec is not None and spec.health.canary_s is not None:
+            self._canary(name)
+
+    def _canary(self, name: str) -> None:
+        """Ask for a completion, unless what it would cost is used up."""
+        if not self._spent(name):
             self.pacer.soon(name, Source.CANARY)
+
+    def _spent(self, name: str) -> bool:
+        state = self.loop.fleet.backends.get(name)
+        until = None if state is None else state.exhausted_until
+        return until is not None and until > self._clock.steady()
 
 
 def _planned(session: Session) -> SessionPlan:

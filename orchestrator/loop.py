@@ -34,11 +34,11 @@ from orchestrator.core.events import (
     Flagged,
     NoticesSent,
     Observed,
-    Spent,
     Tick,
     Turn,
 )
 from orchestrator.core.fleet import apply, step
+from orchestrator.core.meters import Spent
 from orchestrator.core.model import Fleet, Now, Observation, Source
 from orchestrator.core.powering import PowerReported
 from orchestrator.edge.queries import Audit

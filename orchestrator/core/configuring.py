@@ -149,19 +149,16 @@ def resumed(
         if fleet.backends[name].session is not None or not spec.registers:
             fleet.unseen.add(name)
     for name, service in config.services.items():
-        stored_service = (services or {}).get(
-            name, ServiceState(name, since=now.at, epoch=world.epoch_floor)
-        )
-        stored_service = _fitting(stored_service, service, config)
-        turn = stored_service.rotation
-        fleet.services[name] = replace(
-            stored_service,
-            settled=False,
-            review_at=None,
-            rotation=rewound(turn, now.at) if turn is not None else None,
-        )
+        kept = (services or {}).get(name, ServiceState(name, since=now.at, epoch=world.epoch_floor))
+        fleet.services[name] = _taken_up(_fitting(kept, service, config), now.at)
     metering.resumed(fleet, now)
     return fleet
+
+
+def _taken_up(stored: ServiceState, at: float) -> ServiceState:
+    turn = stored.rotation
+    rotation = rewound(turn, at) if turn is not None else None
+    return replace(stored, settled=False, review_at=None, rotation=rotation)
 
 
 def _woken(stored: BackendState, spec: Backend, at: float) -> BackendState:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from orchestrator.core.meters import MeterState
+from orchestrator.core.meters import MeterState, ProviderSaid, Spent
 from orchestrator.core.model import (
     BackendState,
     DnsTrouble,
@@ -181,21 +181,6 @@ class Flagged:
     kind: str
     subject: str
     detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """The edge counted this use since it last said so: meters with their amounts."""
-
-    amounts: tuple[tuple[str, float], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ProviderSaid:
-    """A provider said how much of a meter is used."""
-
-    key: str
-    figure: float
 
 
 @dataclass(frozen=True, slots=True)

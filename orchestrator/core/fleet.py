@@ -44,12 +44,10 @@ from orchestrator.core.events import (
     Pause,
     PinTo,
     Proved,
-    ProviderSaid,
     Reconfigured,
     Register,
     Resume,
     RevokeTokens,
-    Spent,
     Switchover,
     SyncDns,
     Tell,
@@ -58,6 +56,7 @@ from orchestrator.core.events import (
     Turn,
     Unpin,
 )
+from orchestrator.core.meters import ProviderSaid, Spent
 from orchestrator.core.model import (
     BackendState,
     Fleet,

@@ -11,11 +11,12 @@ from dataclasses import replace
 from orchestrator.core import ledger
 from orchestrator.core.draft import Draft
 from orchestrator.core.durations import spoken
-from orchestrator.core.events import ProviderSaid, Spent
 from orchestrator.core.meters import (
     LOW,
     MeterSpec,
     MeterState,
+    ProviderSaid,
+    Spent,
     Unit,
     exhausted_until,
     level,

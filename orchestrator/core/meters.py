@@ -28,6 +28,7 @@ LOW, VERY_LOW = 80, 95
 EGRESS = "aion:egress"  # the key of what we send ourselves
 TUNNEL = "tunnel"  # the keys of requests through a tunnel whose host counts them end with this
 KEEPALIVE = "keepalive"  # … and those of requests that keep a host awake with this
+FORESEEN_S = 366 * 86400.0  # nobody knows what will be after that
 SAME = 1e-9  # shares of the limit that are no difference
 
 
@@ -114,6 +115,24 @@ class MeterState:
     offset: float | None = None
     strange: Reading | None = None
     unsaved: bool = False
+
+
+# ── events, as `core.events` knows them ───────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """The edge counted this use since it last said so: meters with their amounts."""
+
+    amounts: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderSaid:
+    """A provider said how much of a meter is used."""
+
+    key: str
+    figure: float
 
 
 # ── reading ─────────────────────────────────────────────────────────────────────────────────────
@@ -260,5 +279,5 @@ def _gone(state: MeterState, spec: MeterSpec, wall: float, rate: float) -> float
     rest = usable(state, spec, wall)
     if rest is None or rate <= 0:
         return None
-    gone = wall + rest / rate * 3600
-    return gone if gone < FOREVER else None
+    left_s = rest / rate * 3600
+    return wall + left_s if left_s < FORESEEN_S else None

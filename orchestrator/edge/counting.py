@@ -11,8 +11,8 @@ from typing import Final
 
 from backends.base import Http, Reply
 from backends.tunnels import metered
-from orchestrator.core.events import Event, ProviderSaid, Spent
-from orchestrator.core.meters import EGRESS, TUNNEL, Unit
+from orchestrator.core.events import Event
+from orchestrator.core.meters import EGRESS, TUNNEL, ProviderSaid, Spent, Unit
 from orchestrator.core.model import Fleet, Observation, Source
 
 REQUEST_BYTES: Final = 320  # a request line, our headers, and what TLS, TCP and IP put around it

@@ -19,6 +19,9 @@ from orchestrator.settings.schema import Backend, Cost, Quota
 
 DAYS: Final = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 HOUR_S: Final = 3600.0
+# What only warns sets little aside: a crash forfeits it.
+EGRESS_BLOCK: Final = 1_000_000.0
+TUNNEL_BLOCK: Final = 20.0
 _RESETS: Final = re.compile(rf"({'|'.join(DAYS)})?\s*(?:([01]\d|2[0-3]):00)?")
 _LENGTHS_S: Final = {"minute": 60.0, "hour": 3600.0, "day": 86400.0, "week": 604800.0}
 
@@ -72,7 +75,7 @@ def meters(reading: Reading) -> dict[str, MeterSpec]:
     ]
     limit = reading.settings.server.egress_limit
     month = Window(Per.MONTH)
-    found.append(MeterSpec(EGRESS, Unit.BYTES, limit, month, advisory=True))
+    found.append(MeterSpec(EGRESS, Unit.BYTES, limit, month, block=EGRESS_BLOCK, advisory=True))
     return {spec.key: spec for spec in found}
 
 
@@ -83,7 +86,15 @@ def _of_backend(reading: Reading, name: str, backend: Backend) -> Iterator[Meter
         yield from _of_cost(name, backend.cost, reading.settings.timezone)
     if _tunnelled(reading, name):
         key, window = f"{name}:{TUNNEL}", Window(Per.MONTH)
-        yield MeterSpec(key, Unit.REQUESTS, METERED_REQUESTS, window, name, advisory=True)
+        yield MeterSpec(
+            key,
+            Unit.REQUESTS,
+            float(METERED_REQUESTS),
+            window,
+            name,
+            block=TUNNEL_BLOCK,
+            advisory=True,
+        )
     if backend.keepalive is not None and backend.keepalive.budget is not None:
         key, window = f"{name}:{KEEPALIVE}", Window(Per.MONTH, reading.settings.timezone)
         budget = float(backend.keepalive.budget)

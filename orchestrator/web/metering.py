@@ -62,7 +62,8 @@ def meter_view(spec: MeterSpec, state: MeterState, now: Now) -> MeterView:
         left=_rounded(meters.left(state, spec, wall)),
         level=meters.level(state, spec, wall),
         advisory=spec.advisory,
-        on=spec.rate_per_hour is not None and state.block is not None,
+        on=spec.rate_per_hour is not None
+        and (state.block is not None or state.paid_until > now.at),
         rate_per_hour=spec.rate_per_hour,
         per=window.per.value,
         rolling=window.rolling,

@@ -5,9 +5,8 @@ from dataclasses import replace
 
 from backends.api import _tokens
 from backends.base import Reply
-from orchestrator.core.events import ProviderSaid, Spent
 from orchestrator.core.fleet import resumed
-from orchestrator.core.meters import EGRESS, MeterSpec, Unit
+from orchestrator.core.meters import EGRESS, MeterSpec, ProviderSaid, Spent, Unit
 from orchestrator.core.model import (
     Backend,
     FleetConfig,
