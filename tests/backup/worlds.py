@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import os
@@ -104,7 +105,7 @@ class World:
     def open(self, **changes) -> Store:
         made = open_store(
             self.target,
-            Access(**{**self.access.__dict__, **changes}) if changes else self.access,
+            dataclasses.replace(self.access, **changes),
             self.private,
         )
         self.opened.append(made)

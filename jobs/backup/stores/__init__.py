@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from pathlib import Path
 from typing import Final, cast
 
@@ -16,6 +17,8 @@ MODULES: Final[dict[Scheme, str]] = {
     "gs": "jobs.backup.stores.gcs",
     "hf": "jobs.backup.stores.hub",
 }
+# They write whole addresses, and those of an upload under way let anybody write to it.
+TALKATIVE: Final = ("urllib3", "httpx", "httpcore", "google", "huggingface_hub", "requests")
 
 
 def open_store(target: Target, access: Access, private: Path) -> Store:
@@ -25,4 +28,6 @@ def open_store(target: Target, access: Access, private: Path) -> Store:
     Secrets that a program must read from a file are kept there too, until `close`.
     """
     module = importlib.import_module(MODULES[target.scheme])
+    for name in TALKATIVE:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     return cast(Store, module.make(target, access, private))

@@ -38,7 +38,7 @@ RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 
 def broken(url: str, status: int, said: str = "", retry_after: str | None = None) -> StoreBroken:
     """Return the error for an answer; addresses in `said` are left out: they may hold a token."""
-    said = re.sub(r"\w+://\S+", "…", first_line(said))
+    said = first_line(re.sub(r"\w+://\S+", "…", said))
     kind, why = _KINDS.get(status, (StoreBroken, "it answered something unexpected"))
     if status == 403 and _RATE.search(said):  # noqa: PLR2004 - Google's other way to say 429
         kind, why = _KINDS[429]

@@ -57,7 +57,7 @@ from jobs.backup.targets import Target, safe
 
 _SCOPE: Final = "https://www.googleapis.com/auth/devstorage.read_write"
 _TIMEOUT: Final = (15.0, 90.0)  # to connect, without an answer; seconds
-_RETRY: Final = DEFAULT_RETRY.with_timeout(20.0)
+_RETRY: Final = DEFAULT_RETRY.with_timeout(8.0)  # who called us waits longer, and tries again
 _FIELDS: Final = "items(name,size,updated,crc32c,md5Hash,generation),nextPageToken"
 _KINDS: Final = ("crc32c", "md5")
 _STALLS: Final = 3
@@ -307,9 +307,10 @@ class GcsStore:
         try:
             yield
         except api.GoogleAPICallError as error:
-            after = getattr(error.response, "headers", {}).get("Retry-After")
-            said = str(error.message)
-            raise answers.broken(self.url, int(error.code or 0), said, after) from None
+            answer = error.response
+            if isinstance(answer, Response):
+                raise self._answered(answer) from None
+            raise answers.broken(self.url, int(error.code or 0), str(error.message)) from None
         except auth.RefreshError as error:
             said = first_line(str(error.args[0]) if error.args else "")
             kind = StoreUnreachable if error.retryable else CredentialExpired
