@@ -26,7 +26,11 @@ from orchestrator.core.events import (
     Traffic,
     Unpin,
 )
+from orchestrator.core.lives import Do
+from orchestrator.core.registry import Tell
+from tests.simulation.human import Human
 from tests.simulation.machine import Machine
+from tests.simulation.notebooks import Notebook
 from tests.simulation.phone import Line
 from tests.simulation.world import Mode
 from tests.simulation.zone import Ill
@@ -60,8 +64,8 @@ class Kind:
 class Faults:
     """The bad luck of one seed, on one machine."""
 
-    def __init__(self, machine: Machine, random: Random) -> None:
-        self.m, self.random = machine, random
+    def __init__(self, machine: Machine, human: Human, random: Random) -> None:
+        self.m, self.human, self.random = machine, human, random
         self.rates = {kind.name: self._rate(kind) for kind in KINDS}
         self.struck: Counter[str] = Counter()
         self._until = 0.0
@@ -117,8 +121,10 @@ class Faults:
         self._phase += 1
         m.trace.tell("world", "all faults cease")
         m.kill_in = None
-        for name in m.world.places:
-            m.world.become(name, Mode.OK)
+        m.world.deaf = False
+        for place in (*m.world.places.values(), *m.world.tunnels.values()):
+            place.mode = Mode.OK
+        m.world.judge()
         if m.world.network_lost:
             m.world.lose_network(False)
         for operator in sorted(m.world.lost_operators):
@@ -129,6 +135,7 @@ class Faults:
             m.phone.set(channel, Line.WORKS)
         if m.disk.full:
             m.fill_disk(False)
+        self.human.tidy()
         m.time.after(1.0, self._take_back)
 
     def _take_back(self) -> None:
@@ -136,7 +143,7 @@ class Faults:
         m.order(Resume())
         for service in SERVICES:
             m.order(Unpin(service))
-        for name in m.world.places:
+        for name in m.world.names:
             m.order(Drain(name, drained=False))
         if m.zone.others_at is not None:
             m.zone.others_at = None
@@ -147,7 +154,7 @@ class Faults:
 
 
 def _backend_ill(faults: Faults, lasts_s: float) -> None:
-    name = faults.pick(tuple(faults.m.world.places))
+    name = faults.pick(faults.m.world.names)
     world = faults.m.world
     world.become(name, faults.pick(MODES))
     faults.ends(lasts_s, lambda: world.become(name, Mode.OK))
@@ -155,14 +162,14 @@ def _backend_ill(faults: Faults, lasts_s: float) -> None:
 
 def _backend_dies(faults: Faults, lasts_s: float) -> None:
     """The one that serves dies: that is what it is all about."""
-    name = faults.m.serving(faults.pick(SERVICES)) or faults.pick(tuple(faults.m.world.places))
+    name = faults.m.serving(faults.pick(SERVICES)) or faults.pick(faults.m.world.names)
     world = faults.m.world
     world.become(name, faults.pick((Mode.REFUSE, Mode.HANG, Mode.RESET, Mode.ERROR)))
     faults.ends(lasts_s, lambda: world.become(name, Mode.OK))
 
 
 def _backend_flaps(faults: Faults, lasts_s: float) -> None:
-    name = faults.pick(tuple(faults.m.world.places))
+    name = faults.pick(faults.m.world.names)
     world, mode = faults.m.world, faults.pick((Mode.REFUSE, Mode.HANG, Mode.ERROR))
     period_s = 5.0 + 60.0 * faults.random.random()
     at, ill = 0.0, True
@@ -189,12 +196,11 @@ def _operator_lost(faults: Faults, lasts_s: float) -> None:
 
 def _poison(faults: Faults, _lasts_s: float) -> None:
     """A request that fails wherever it goes; beside it, one that works where it can."""
-    places = faults.m.world.places
-    names = tuple(places)
+    places, names = faults.m.world.places, faults.m.world.names
     for _ in range(4):
         faults.m.report(Traffic((names[0], names[1]), None, "HTTP 500"))
     serving = faults.m.serving("chat")
-    if serving is not None and places[serving].good_since is not None:
+    if serving in places and places[serving].good_since is not None:
         faults.m.report(Traffic((), serving))
 
 
@@ -253,7 +259,7 @@ def _disk_full(faults: Faults, lasts_s: float) -> None:
 
 def _ordered(faults: Faults, _lasts_s: float) -> None:
     """The operator does something, sensible or not."""
-    names, at = tuple(faults.m.world.places), faults.m.steady()
+    names, at = faults.m.world.names, faults.m.steady()
     service, name = faults.pick(SERVICES), faults.pick(names)
     minutes = 60.0 * (1 + int(30 * faults.random.random()))
     commands: tuple[Command, ...] = (
@@ -270,8 +276,79 @@ def _ordered(faults: Faults, _lasts_s: float) -> None:
         Acknowledge(str(1 + int(20 * faults.random.random())), "the operator"),
         Mute(str(1 + int(20 * faults.random.random())), minutes, "the operator"),
         SyncDns("chat"),
+        Tell(name, faults.pick((Do.SAVE, Do.RESTART, Do.STOP))),
     )
     faults.m.order(faults.pick(commands))
+
+
+# ── notebooks ───────────────────────────────────────────────────────────────────────────────────
+
+
+def _some_run(faults: Faults) -> Notebook | None:
+    """Pick a notebook that runs, if there is one."""
+    running = [run for run in faults.human.runs if run.ended is None]
+    return faults.pick(tuple(running)) if running else None
+
+
+def _notebook_killed(faults: Faults, _lasts_s: float) -> None:
+    run = _some_run(faults)
+    if run is not None:
+        run.end("killed")
+
+
+def _agent_dies(faults: Faults, lasts_s: float) -> None:
+    run = _some_run(faults)
+    if run is not None:
+        run.kill_agent()
+        forgets = faults.random.random() < 0.3
+        faults.ends(lasts_s, lambda: run.revive_agent(forgets=forgets))
+
+
+def _agent_unheard(faults: Faults, lasts_s: float) -> None:
+    run = _some_run(faults)
+    if run is not None and not run.lost:
+        run.lose(True)
+        faults.ends(lasts_s, lambda: run.lose(False))
+
+
+def _inbound_lost(faults: Faults, lasts_s: float) -> None:
+    world = faults.m.world
+    if not world.deaf:
+        world.trace.tell("world", "nobody reaches us")
+        world.deaf = True
+        faults.ends(lasts_s, lambda: setattr(world, "deaf", False))
+
+
+def _tunnel_moves(faults: Faults, _lasts_s: float) -> None:
+    run = _some_run(faults)
+    if run is not None:
+        run.move()
+
+
+def _started_again(faults: Faults, _lasts_s: float) -> None:
+    """Somebody starts a notebook, whether it runs or not: at times with a token of old."""
+    human = faults.human
+    if human.plans:
+        name = faults.pick(tuple(human.plans))
+        stale = faults.random.random() < 0.3
+        human.start(name, token=human.tokens[name][0 if stale else -1])
+
+
+def _thief(faults: Faults, _lasts_s: float) -> None:
+    """Somebody else starts one with a token that he found; the operator may notice, and when."""
+    human = faults.human
+    if not human.plans:
+        return
+    name = faults.pick(tuple(human.plans))
+    human.start(name, token=faults.pick(tuple(human.tokens[name])), rightful=False)
+    faults.ends(30.0 + 600.0 * faults.random.random(), lambda: human.change_token(name))
+
+
+def _away(faults: Faults, _lasts_s: float) -> None:
+    """The whole machine is away for an hour."""
+    away_s = min(HOUR_S, faults.left_s)
+    faults.m.away_until = faults.m.time.true + away_s
+    faults.m.kill()
 
 
 KINDS = (
@@ -289,4 +366,12 @@ KINDS = (
     Kind("the wall clock steps", 0.7, 1200.0, _clock_stepped),
     Kind("the disk is full", 0.5, 400.0, _disk_full),
     Kind("the operator acts", 3.0, 0.0, _ordered),
+    Kind("a notebook is killed", 0.7, 0.0, _notebook_killed),
+    Kind("an agent dies", 1.0, 300.0, _agent_dies),
+    Kind("an agent is not heard", 1.5, 300.0, _agent_unheard),
+    Kind("nobody reaches us", 0.7, 300.0, _inbound_lost),
+    Kind("a tunnel moves", 0.7, 0.0, _tunnel_moves),
+    Kind("a notebook is started again", 0.7, 0.0, _started_again),
+    Kind("a thief", 0.3, 0.0, _thief),
+    Kind("we are away for an hour", 0.1, 0.0, _away),
 )

@@ -9,10 +9,12 @@ the next life opens the copy.
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 import structlog
@@ -24,9 +26,16 @@ from orchestrator.core.model import Now
 from orchestrator.edge.sqlite import BALLAST_BYTES, Ballast
 from orchestrator.edge.store import Audit, Saved, Store, inline
 from orchestrator.settings import Config
+from orchestrator.web import register
 from orchestrator.web.discovery import Discovery
+from orchestrator.web.gate import Gate
+from orchestrator.web.live import Live
+from orchestrator.web.ports import App, Message
+from orchestrator.web.register import RegisterLock, Registrar
+from orchestrator.web.sessions import SessionLock, Sessions
 from orchestrator.web.streams import Streams
 from tests.simulation import phone, world, zone
+from tests.simulation.notebooks import Call, Heard
 from tests.simulation.trace import Trace
 from tests.simulation.virtual import Time, VirtualLoop
 
@@ -51,6 +60,8 @@ class Onlooker(Protocol):
     def answered(self, command: Command, answer: Answer | None) -> None: ...
 
     def failed(self, what: str) -> None: ...
+
+    def replied(self, call: Call, sent_at: float, status: int, said: Mapping[str, Any]) -> None: ...
 
 
 class Disk:
@@ -156,7 +167,9 @@ class Machine:
         self.assembly: Assembly | None = None
         self.store: SimulatedStore | None = None
         self.discovery: Discovery | None = None
+        self.web: Mapping[str, App] = {}
         self.asleep_until = 0.0
+        self.away_until = 0.0  # the next life does not begin before
         self.in_doubt = False  # the last life was killed while it committed something
         self._folder = folder
         self._home = folder / "life1"
@@ -178,10 +191,12 @@ class Machine:
             self.stop()
 
         self.time.at(until, end)
-        while not ends:
-            self._live()
-            if not ends:
-                self.time.pass_until(min(until, self.time.true + self.outage_s()))
+        with seeded_secrets(self.random):
+            while not ends:
+                self._live()
+                if not ends:
+                    begins_at = max(self.time.true + self.outage_s(), self.away_until)
+                    self.time.pass_until(min(until, begins_at))
 
     def _live(self) -> None:
         loop = VirtualLoop(self.time)
@@ -205,10 +220,9 @@ class Machine:
             self.disk.limit(store)
         clock = self.time.clock()
         store.anchor = clock.resume(saved.written_at, saved.anchor)
-        http = world.Http(self.world, self.boundary)
         outside = Outside(
-            http=http,
-            guarded=http,
+            http=world.Http(self.world, self.boundary),
+            guarded=world.Http(self.world, self.boundary, guarded=True),
             clock=clock,
             random=self.random,
             children=phone.Children(self.phone, self._cut_off, self.boundary),
@@ -216,6 +230,7 @@ class Machine:
         )
         self.assembly = assembly = Assembly(self.config, saved, store, outside)
         self.discovery = Discovery(assembly.loop, 2.0, Streams())
+        self.web = self._doors(assembly, store)
         self.up_since = self.time.true
         self.onlooker.started(saved)
         assembly.loop.subscribe(self._turned)
@@ -236,6 +251,16 @@ class Machine:
         await asyncio.wait(tasks)
         await store.close()
 
+    def _doors(self, assembly: Assembly, store: Store) -> Mapping[str, App]:
+        """Put the addresses together that agents speak to, as the web does."""
+        live = Live(assembly.loop)
+        registrar = Registrar(assembly.loop, live, self.config.web)
+        sessions = Sessions(assembly.loop, live, store, registrar)
+        return {
+            "register": Gate(registrar, RegisterLock(live)),
+            "sessions": Gate(sessions, SessionLock(live)),
+        }
+
     def _part_ended(self, task: asyncio.Task[None]) -> None:
         if not self._dead and not task.cancelled() and task.exception() is not None:
             self.onlooker.failed(f"the part `{task.get_name()}` ended: {task.exception()!r}")
@@ -244,6 +269,7 @@ class Machine:
         """Take the files as they are, and let go of what the dead process held."""
         self._dead = True
         self.up_since = self.assembly = self.discovery = self._ends = None
+        self.web = {}
         store, self.store = self.store, None
         self.in_doubt = store is not None and store.under_way is not None
         before, self._home = self._home, self._folder / f"life{self.lives + 1}"
@@ -332,6 +358,45 @@ class Machine:
         if self.assembly is not None:
             self.assembly.loop.report(event)
 
+    def call(self, call: Call, heard: Heard) -> None:
+        """Bring an agent's request to the daemon, and its answer back; 0 if nobody answers."""
+        if self._dead or not self.web or self.time.true < self.asleep_until:
+            self.time.after(1.0, lambda: heard(0, {}))
+            return
+        assert self._loop is not None
+        self.trace.mark(f"{call.method} from {call.notebook}")
+        self._loop.create_task(self._called(self.web[call.path.split("/")[1]], call, heard))
+
+    async def _called(self, door: App, call: Call, heard: Heard) -> None:
+        parts: list[Message] = []
+        body = json.dumps(call.body).encode()
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": body}
+
+        async def send(part: Message) -> None:
+            parts.append(part)
+
+        scope = {
+            "type": "http",
+            "method": call.method,
+            "path": call.path,
+            "headers": [(b"authorization", f"Bearer {call.token}".encode())],
+            "query_string": b"",
+            "client": (call.notebook.address, 1),
+        }
+        sent_at = self.time.true
+        try:
+            await door(scope, receive, send)
+        except asyncio.CancelledError:
+            heard(0, {})
+            raise
+        status = parts[0]["status"]
+        document = json.loads(b"".join(part["body"] for part in parts[1:]) or b"{}")
+        waits = {name: value for name, value in parts[0]["headers"] if name == b"retry-after"}
+        self.onlooker.replied(call, sent_at, status, document)
+        heard(status, {**document, "wait_s": float(waits.get(b"retry-after", 0))})
+
     # ── what can be seen of it ──────────────────────────────────────────────────────────────────
 
     def ask(self, path: str) -> bytes | None:
@@ -382,6 +447,21 @@ class Machine:
         for entry in turn.entries:
             self.trace.tell("aion", f"{entry.action}: {entry.text}")
         self.onlooker.turned(turn)
+
+
+@contextmanager
+def seeded_secrets(random: Random) -> Iterator[None]:
+    """Have sessions and their tokens be drawn from the seed: the same run gives the same ones."""
+
+    def drawn(count: int) -> str:
+        return f"{random.getrandbits(8 * count):0{2 * count}x}"
+
+    real = register.secrets
+    register.secrets = SimpleNamespace(token_hex=drawn, token_urlsafe=drawn)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        register.secrets = real
 
 
 def _said(about: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,8 +13,9 @@ from orchestrator.core.model import DnsTrouble, Health, Notice, ServiceState, Ti
 from orchestrator.core.records import Plan, signature
 from orchestrator.edge.store import Saved
 from tests.simulation.machine import Machine
+from tests.simulation.notebooks import Call
 from tests.simulation.orders import Orders
-from tests.simulation.world import Place
+from tests.simulation.registry import Registry
 from tests.simulation.zone import Ill
 
 LEAVE_S = 45.0  # I1
@@ -78,6 +79,7 @@ class Monitor:
         self._kept: tuple[Any, ...] | None = None
         self._read: dict[str, tuple[bytes, Any]] = {}
         self._orders = Orders()
+        self.registry = Registry(machine, self.breach)
 
     # ── what happens ────────────────────────────────────────────────────────────────────────────
 
@@ -110,12 +112,18 @@ class Monitor:
         if kept is not None and kept != self._kept and not self._m.in_doubt:
             self.breach("I4", f"committed {kept}, found {self._kept} after a start")
         self._paused = fleet.world.paused_since is not None
+        self.registry.started(fleet, in_doubt=self._m.in_doubt)
         for id_ in saved.outbox:
             self._pending.setdefault(id_, self._m.time.true)
 
     def answered(self, command: Command, answer: Answer | None) -> None:
         """Remember what the operator was told."""
         self._orders.answered(command, answer, 0.0 if answer is None else self._at())
+        self.registry.answered(command, answer)
+
+    def replied(self, call: Call, sent_at: float, status: int, said: Mapping[str, Any]) -> None:
+        """Judge what an agent was told."""
+        self.registry.replied(call, sent_at, status, said)
 
     def turned(self, turn: Turn) -> None:
         """Judge one turn, just applied."""
@@ -125,8 +133,10 @@ class Monitor:
         paused = fleet.world.paused_since is not None
         for notice in turn.notices.values():
             self._noticed(notice, now)
+        self.registry.turned(turn, fleet)
+        ended = {past.backend for past in turn.past}  # its end is no verdict on its health
         for entry in turn.entries:
-            if entry.action == "health":
+            if entry.action == "health" and entry.subject not in ended:
                 self._verdict(entry.subject, entry.data["new"], frozen=isolated and self._isolated)
             elif entry.action == "assigned":
                 self._awaited_notice(turn, entry.subject, entry.data)
@@ -162,7 +172,7 @@ class Monitor:
 
     def _verdict(self, name: str, health: str, *, frozen: bool) -> None:
         spec = self._fleet().config.backends[name]
-        place, now = self._m.world.places[name], self._m.time.true
+        place, now = self.registry.place(name), self._m.time.true
         if health != Health.DOWN:
             return
         if self._believed.get(name) in ALIVE:
@@ -196,6 +206,7 @@ class Monitor:
         old, spec = fleet.backends[seen.active], fleet.config.backends
         well = old.health is Health.UP and self._believed.get(seen.active) is Health.UP
         barred = old.denied or (old.cooldown_until or 0) > self._at() or old.drained
+        barred = barred or self.registry.unprovable(seen.active)
         pinned = state.pin is not None and state.pin.hard and state.pin.backend == state.active
         if turn.answer is not None or state.rotation is not None or pinned:
             self.moves["planned"] += 1
@@ -204,6 +215,10 @@ class Monitor:
             self.moves["forced"] += 1
             return
         self.moves["voluntary"] += 1
+        pool, pin = fleet.config.services[name].backends, state.pin
+        wanted = pin is not None and pin.backend == state.active
+        if not wanted and pool.index(state.active) > pool.index(seen.active):
+            self.breach("I2", f"{name}: to {state.active}, which is worse than {seen.active}")
         lately = [at for at in seen.voluntary if now - at < HOUR_S - ROUNDING_S]
         free = spec[seen.active].tier is Tier.PAID and spec[state.active].tier is Tier.FREE
         if lately and now - lately[-1] < APART_S - ROUNDING_S:
@@ -212,7 +227,7 @@ class Monitor:
             self.breach("I2", f"{name}: {len(lately) + 1} voluntary moves within an hour")
         flaps = sum(now - at < HOUR_S for at in self._falls[state.active]) >= FLAPS
         wait_s = fleet.config.services[name].failback_after_s * (2 if flaps else 1)
-        well_s = now - self._m.world.places[state.active].bad_seen
+        well_s = now - self.registry.place(state.active).bad_seen
         if well_s < wait_s - ROUNDING_S:
             self.breach("I2", f"{name}: to {state.active}, well for only {well_s:.0f} s")
         seen.voluntary = [*lately, now]
@@ -316,6 +331,8 @@ class Monitor:
         for name in self._fleet().config.services:
             self._look_at(name, now)
         self._check_endings()
+        woke_at = max(m.asleep_until, self._undisturbed_since, self._full_until)
+        self.registry.look(calm_since=woke_at)
 
     def _look_at(self, name: str, now: float) -> None:
         shown = self._shown(name)
@@ -325,6 +342,8 @@ class Monitor:
             self.breach("I5", f"{name}: discovery says {active}, decided is {state.active}")
         if state.active is None:
             return
+        if self._fleet().config.backends[state.active].registers:
+            self.registry.shown(state.active, shown["active"]["url"])
         dead_for = self._dead_for(name, state.active, now)
         if dead_for > LEAVE_S:
             self._once(name, "I1", f"{name}: {state.active} is dead and shown, {dead_for:.0f} s")
@@ -342,7 +361,7 @@ class Monitor:
 
     def _dead_for(self, service: str, name: str, now: float) -> float:
         """Say for how long a dead one should have been left already; 0 if it need not be."""
-        place = self._m.world.places[name]
+        place = self.registry.place(name)
         state = self._fleet().services[service]
         if state.pin is not None and state.pin.hard:
             self._services[service].hard_until = now
@@ -351,7 +370,8 @@ class Monitor:
             return 0.0
         if not any(self._stably_live(one) for one in self._others(service, name)):
             return 0.0
-        return now - max(place.dead_since, calm, self._services[service].hard_until)
+        since = max(place.dead_since, calm, self._services[service].hard_until)
+        return now - since - self.registry.seen_later_s(name)
 
     def _calm_since(self, now: float) -> float | None:
         """Say since when nothing excuses us; None: something does now."""
@@ -370,16 +390,16 @@ class Monitor:
             self._paused_until,
         )
 
-    def _others(self, service: str, name: str) -> Iterator[Place]:
+    def _others(self, service: str, name: str) -> Iterator[str]:
         fleet = self._fleet()
         for one in fleet.config.services[service].backends:
             if one != name and not fleet.backends[one].drained:
-                yield self._m.world.places[one]
+                yield one
 
-    def _stably_live(self, place: Place) -> bool:
-        now = self._m.time.true
-        good = place.good_since is not None and now - place.good_since > STABLE_S
-        return good and now - place.busy_seen > BUSY_S
+    def _stably_live(self, name: str) -> bool:
+        now, since = self._m.time.true, self.registry.well_since(name)
+        good = since is not None and now - since > STABLE_S
+        return good and now - self.registry.place(name).busy_seen > BUSY_S
 
     def _dns_well(self, state: ServiceState, now: float) -> bool:
         z = self._m.zone
@@ -429,7 +449,12 @@ class Monitor:
         if fleet.world.isolated_since is not None:
             self.breach("I8", "it still thinks that its network is lost")
         for name, state in fleet.backends.items():
-            place = m.world.places[name]
+            place = self.registry.place(name)
+            run = self.registry.awaited(name)
+            if run is not None:
+                self.breach("I8", f"{run} lives with a good token and does not serve")
+            if fleet.config.backends[name].registers and place.dead_since is not None:
+                continue
             waits = (state.cooldown_until or 0.0) > self._at() or now - place.busy_seen < BUSY_S
             if state.health not in ALIVE and not waits:
                 self.breach("I8", f"{name} is well and called {state.health}: {state.reason}")
@@ -454,12 +479,15 @@ class Monitor:
         """Judge that after a long calm everybody's favourite serves, and no incident is open."""
         fleet = self._fleet()
         for name, state in fleet.services.items():
-            best = fleet.config.services[name].backends[0]
-            if state.active != best:
+            pool = fleet.config.services[name].backends
+            best = next(one for one in pool if self.registry.lasting(one))
+            if state.active not in pool[: pool.index(best) + 1]:
                 self.breach("I8", f"{name}: after hours of calm {state.active}, not {best}")
         for incident in fleet.incidents.values():
             if incident.kind == "flapping":
                 continue  # remembered for as many hours as it has doublings
+            if self.registry.excused(incident.kind, incident.subject):
+                continue
             self.breach("I8", f"after hours of calm the incident {incident.key} is open")
 
     def finished(self) -> None:

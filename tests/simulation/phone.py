@@ -46,6 +46,7 @@ class Phone:
         self.arrived: dict[str, list[Arrival]] = defaultdict(list)
         self.unsaid: dict[str, int] = defaultdict(int)  # arrivals whose answer was lost
         self.lives = 0
+        self.read: Callable[[str], None] = lambda _: None  # what whoever reads a message does
 
     def set(self, channel: str, line: Line) -> None:
         """Change how a channel is."""
@@ -62,6 +63,7 @@ class Phone:
         for id_ in ids:
             self.arrived[id_].append(Arrival(self.time.true, channel, self.lives))
         self.trace.tell("phone", f"by {channel}: {' '.join(ids)}")
+        self.read(body)
         return ids
 
 

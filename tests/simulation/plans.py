@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.settings import Config, load
@@ -16,10 +18,28 @@ ZONE, NAME = "example.org", "ai.example.org"
 GATEWAY = "203.0.113.200"
 NAMES = ("colab", "kaggle", "lab", "rented", "vm", "spot")
 OPERATORS = ("cloud", "cloud", "third", "own", "fifth", "cloud")
+NOTEBOOKS = ("book", "pad")  # these register themselves
+TUNNELS = ("trycloudflare.com", "ngrok-free.app")  # where each of them does; the second is metered
+KEYED = "colab"  # the one of the others that wants a key
 
 
 def host_of(name: str) -> str:
     return f"{name}.backend"
+
+
+def token_of(name: str) -> str:
+    """Give the token that the configuration has for a notebook."""
+    return f"token-of-{name}-0123456789abcdef0123456789"
+
+
+def key_of(name: str) -> str:
+    """Give the key that a backend wants."""
+    return f"key-of-{name}-0123456789abcdef"
+
+
+def restart_of(name: str) -> str:
+    """Say where a human starts a notebook."""
+    return f"https://notebooks.example/{name}"
 
 
 def operator_of(name: str) -> str:
@@ -30,6 +50,8 @@ def operator_of(name: str) -> str:
 
 def engine_of(name: str) -> str:
     """Name the engine: every second one lists its models only when asked for them."""
+    if name in NOTEBOOKS:
+        return ("llamacpp", "openai")[NOTEBOOKS.index(name)]
     stem = name.rstrip("0123456789")
     return ("openai", "llamacpp")[NAMES.index(stem) % 2]
 
@@ -45,6 +67,7 @@ def _backend(name: str, number: int, *, canary: bool) -> str:
     engine = engine_of(name)
     target = f'dns = {{ a = "203.0.113.{10 + number}" }}' if number % 2 == 0 else ""
     tier = 'tier = "paid"' if name.startswith("rented") else ""
+    key = f'key = {{ credential = "{name}" }}' if name == KEYED else ""
     return f"""
 [backends.{name}]
 kind = "static"
@@ -54,23 +77,67 @@ priority = {10 * (number + 1)}
 models = ["m"]
 {target}
 {tier}
+{key}
 health = {{ canary = "{"5m" if canary else "off"}" }}
 """
 
 
-def text(count: int, *, drift: str, canaries: bool, quick: bool) -> str:
+@dataclass(frozen=True)
+class Notebook:
+    """A backend that registers: how preferred it is, and how long one of its sessions lasts."""
+
+    name: str
+    priority: int
+    session_s: float
+    canary: bool = True
+
+    @property
+    def suffix(self) -> str:
+        """What the name of each of its tunnels ends with."""
+        return TUNNELS[NOTEBOOKS.index(self.name)]
+
+    def text(self) -> str:
+        """Write its part of the configuration."""
+        return f"""
+[backends.{self.name}]
+kind = "notebook"
+engine = "{engine_of(self.name)}"
+priority = {self.priority}
+models = ["m"]
+token = {{ credential = "{self.name}" }}
+allow_hosts = ["*.{self.suffix}"]
+session = "{self.session_s:.0f}s"
+restart_url = "{restart_of(self.name)}"
+health = {{ canary = "{"5m" if self.canary else "off"}" }}
+"""
+
+
+def pool_of(count: int, notebooks: Sequence[Notebook]) -> list[str]:
+    """Name all backends, most preferred first."""
+    ranks = {name: 10 * (number + 1) for number, name in enumerate(names_of(count))}
+    ranks |= {one.name: one.priority for one in notebooks}
+    return sorted(ranks, key=lambda name: (ranks[name], name))
+
+
+def text(
+    count: int, notebooks: Sequence[Notebook], *, drift: str, canaries: bool, quick: bool
+) -> str:
     """Write the configuration of `count` backends, a service with a DNS name and one without.
+
+    Beside them come those that register; the first of these is in both services.
 
     `quick`: failback after a minute, and a record that resolvers keep for a minute only.
     """
     names = names_of(count)
     failback = 'failback_after = "1m"' if quick else ""
     ttl = "proxied = false\nttl = 60" if quick else ""
+    embed = [*names[1:3], *(one.name for one in notebooks[:1])]
     parts = [
         'timezone = "UTC"\ninstance = "sim"',
         f"[health]\ncontrols = {[f'https://{host}' for host in CONTROLS]}",
         *(_backend(name, i, canary=canaries and i % 2 == 0) for i, name in enumerate(names)),
-        f"[services.chat]\nbackends = {list(names)}\n{failback}",
+        *(one.text() for one in notebooks),
+        f"[services.chat]\nbackends = {pool_of(count, notebooks)}\n{failback}",
         f"""[services.chat.dns]
 provider = "cloudflare"
 zone = "{ZONE}"
@@ -80,7 +147,7 @@ drift = "{drift}"
 gateway = "{GATEWAY}"
 private = true
 {ttl}""",
-        f"[services.embed]\nbackends = {list(names[1:3])}\n{failback}",
+        f"[services.embed]\nbackends = {embed}\n{failback}",
         '[alerts]\nurls = [{ credential = "first" }, { credential = "second" }]',
     ]
     return "\n".join(parts).replace("'", '"') + "\n"
@@ -89,6 +156,7 @@ private = true
 def configuration(
     folder: Path,
     count: int,
+    notebooks: Sequence[Notebook] = (),
     *,
     drift: str = "respect",
     canaries: bool = True,
@@ -100,6 +168,9 @@ def configuration(
     (secrets / "cloudflare").write_text("token-of-the-simulated-zone")
     (secrets / "first").write_text("json://first.channel/hook")
     (secrets / "second").write_text("json://second.channel/hook")
+    (secrets / KEYED).write_text(key_of(KEYED))
+    for one in notebooks:
+        (secrets / one.name).write_text(token_of(one.name))
     path = folder / "aion.toml"
-    path.write_text(text(count, drift=drift, canaries=canaries, quick=quick))
+    path.write_text(text(count, notebooks, drift=drift, canaries=canaries, quick=quick))
     return load(path, environ={"CREDENTIALS_DIRECTORY": str(secrets)})

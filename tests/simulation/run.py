@@ -8,9 +8,11 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from backends.base import Random
 from orchestrator.edge.clock import SeededRandom
 from tests.simulation import plans
 from tests.simulation.faults import HOUR_S, Faults
+from tests.simulation.human import Human
 from tests.simulation.machine import Machine, watch_the_log
 from tests.simulation.monitor import CONVERGED_S, Breach, Monitor
 from tests.simulation.virtual import Time
@@ -34,6 +36,7 @@ class Result:
     requests: int = 0
     notices: int = 0
     moves: dict[str, int] = field(default_factory=dict)
+    sessions: int = 0  # promoted
     writes: int = 0
     struck: dict[str, int] = field(default_factory=dict)
     same: bool = True  # a second run, if there was one, gave the same trace
@@ -68,14 +71,18 @@ def _simulate(
     random = SeededRandom(seed)
     count = backends or BACKENDS[int(random.random() * len(BACKENDS))]
     drift = "correct" if random.random() < 0.3 else "respect"
-    config = plans.configuration(folder, count, drift=drift)
+    notebooks = _notebooks(random)
+    config = plans.configuration(folder, max(2, count - len(notebooks)), notebooks, drift=drift)
     time = Time()
     machine = Machine(folder, config, time, random)
     monitor = Monitor(machine)
+    human = Human(machine, notebooks, SeededRandom(seed + 2))
+    monitor.registry.human = human
     watch_the_log(monitor.failed)
     until = days * DAY_S
     _look(machine, monitor)
-    luck = Faults(machine, SeededRandom(seed + 1))
+    human.begin()
+    luck = Faults(machine, human, SeededRandom(seed + 1))
     _phases(machine, monitor, luck, until - last_calm_s)
     if last_calm_s >= LAST_CALM_S:
         machine.time.at(until - 1.0, monitor.best_serve)
@@ -92,10 +99,25 @@ def _simulate(
         requests=machine.world.asked,
         notices=len(machine.phone.arrived),
         moves=monitor.moves,
+        sessions=monitor.registry.promoted,
         writes=len(machine.zone.writes),
         struck=dict(luck.struck),
         story=machine.trace.story(before=first) if monitor.breaches else "",
     )
+
+
+def _notebooks(random: Random) -> list[plans.Notebook]:
+    """Draw the backends that register: none, one or two, preferred or not."""
+    count = (0, 1, 1, 2, 2)[int(5 * random.random())]
+    return [
+        plans.Notebook(
+            name,
+            priority=5 + 5 * int(6 * random.random()),
+            session_s=HOUR_S * (1.5 + 4.0 * random.random()),
+            canary=random.random() < 0.7,
+        )
+        for name in plans.NOTEBOOKS[:count]
+    ]
 
 
 def _look(machine: Machine, monitor: Monitor) -> None:

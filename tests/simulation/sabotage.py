@@ -44,6 +44,15 @@ def somebody_elses(rig: Rig) -> None:
     rig.zone.records["x"] = Record("x", "A", "203.0.113.99")
 
 
+def starts(name: str, at: float = 5.0, **more: Any) -> tuple[float, Act]:
+    """Have somebody start a notebook."""
+
+    def act(rig: Rig) -> None:
+        rig.human.start(name, **more)
+
+    return at, act
+
+
 def overtaken(comment: str) -> Act:
     return lambda rig: rig.zone.meddle(comment)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from orchestrator.edge.clock import SeededRandom
 from orchestrator.edge.store import Audit
 from orchestrator.settings import Config
 from tests.simulation import plans
+from tests.simulation.human import Human
 from tests.simulation.machine import Machine, watch_the_log
 from tests.simulation.monitor import Breach, Monitor
 from tests.simulation.virtual import Time
@@ -32,8 +33,10 @@ class Rig(Machine):
     """A machine whose turns can be seen, and spoilt, right before and right after their commit.
 
     Its operator gives each command a key, and gives it again if nobody answered, or if it
-    could not be done yet.
+    could not be done yet. Its `human` starts a notebook when the script says so.
     """
+
+    human: Human
 
     def __init__(self, folder: Path, config: Config, time: Time, seed: int) -> None:
         super().__init__(folder, config, time, SeededRandom(seed))
@@ -107,14 +110,16 @@ def prepared(
     seed: int = 1,
     drift: str = "respect",
     monitor: type[Monitor] = Monitor,
+    notebooks: Sequence[plans.Notebook] = (),
 ) -> Iterator[Run]:
     """Set a machine up to live through `script`: what to do at which true second."""
     shm = Path("/dev/shm")
     folder = Path(tempfile.mkdtemp(prefix="aion-sim-", dir=shm if shm.is_dir() else None))
     try:
-        config = plans.configuration(folder, backends, drift=drift, quick=True)
+        config = plans.configuration(folder, backends, notebooks, drift=drift, quick=True)
         machine = Rig(folder, config, Time(), seed)
         judge = monitor(machine)
+        machine.human = judge.registry.human = Human(machine, notebooks, SeededRandom(seed + 2))
         watch_the_log(judge.failed)
         every(machine, LOOK_S, judge.look)
         for at, act in script:
@@ -134,12 +139,15 @@ def short_run(
     last: tuple[str, ...] = ("finished",),
     seed: int = 1,
     drift: str = "respect",
+    notebooks: Sequence[plans.Notebook] = (),
 ) -> Run:
     """Live through `script`; `sabotage` tampers with the machine before it begins.
 
     `last` names the judgements of the monitor that are made at the end.
     """
-    with prepared(backends=backends, script=script, seed=seed, drift=drift) as run:
+    with prepared(
+        backends=backends, script=script, seed=seed, drift=drift, notebooks=notebooks
+    ) as run:
         if sabotage is not None:
             sabotage(run.machine)
         for judgement in last:

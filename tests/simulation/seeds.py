@@ -65,6 +65,7 @@ class Summary:
 
     def __init__(self) -> None:
         self.seeds = self.lives = self.checks = self.requests = self.notices = self.writes = 0
+        self.sessions = 0
         self.twice = self.broken = 0
         self.virtual_s = self.cpu_s = 0.0
         self.moves: Counter[str] = Counter()
@@ -75,6 +76,7 @@ class Summary:
         """Count one seed."""
         self.seeds += 1
         self.lives += result.lives
+        self.sessions += result.sessions
         self.checks += result.checks
         self.requests += result.requests
         self.notices += result.notices
@@ -97,7 +99,7 @@ class Summary:
             (
                 f"{self.seeds} seeds, {days:g} days, {wall_s:.0f} s; {speed:,.0f} times real time a core",
                 f"faults: {struck}",
-                f"starts {self.lives:,}, requests {self.requests:,}, turns {self.checks:,}",
+                f"starts {self.lives:,}, sessions {self.sessions:,}, requests {self.requests:,}, turns {self.checks:,}",
                 f"moves: {moves}; DNS changes {self.writes:,}, notices {self.notices:,}",
                 f"the same trace twice: {self.twice} seeds",
                 f"broken promises: {broken}",

@@ -6,11 +6,8 @@ the monitor must name exactly the promise that this breaks.
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -31,6 +28,7 @@ from orchestrator.core.model import (
     Target,
 )
 from tests.simulation import monitor
+from tests.simulation.cases import BOOK, Case, judge, sound, unsaid
 from tests.simulation.sabotage import (
     CHAT_MOVES_ON,
     COLAB_FALLS,
@@ -63,26 +61,14 @@ from tests.simulation.sabotage import (
     services,
     somebody_elses,
     spoil,
+    starts,
     suffer,
     with_phone,
     with_zone,
 )
-from tests.simulation.scripted import Act, Rig, Run, short_run
+from tests.simulation.scripted import Rig
 from tests.simulation.world import Mode
 from tests.simulation.zone import Ill
-
-
-@dataclass(frozen=True)
-class Case:
-    """What happens, and what must come of it once it is tampered with."""
-
-    promise: str
-    says: str
-    script: Steps
-    sabotage: Act
-    seconds: float = 240.0
-    last: tuple[str, ...] = ("finished",)
-
 
 # ── I1 ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -129,6 +115,15 @@ def no_memory_of_falls(rig: Rig) -> None:
     believe(rig, "colab", falls=(), flap_level=0)
 
 
+def never_challenged(rig: Rig) -> None:
+    assert rig.assembly is not None
+    rig.assembly.prover.challenge = lambda _name, _session: None  # type: ignore[method-assign]
+
+
+def unheard(rig: Rig) -> None:
+    rig.human.runs[-1].lose(True)
+
+
 I2 = {
     "three within an hour": Case(
         "I2", "3 voluntary moves within an hour",
@@ -144,6 +139,10 @@ I2 = {
     "too soon for one that flaps": Case(
         "I2", "to colab, well for only 9",
         falls(40.0, 100.0, 160.0), keep(no_memory_of_falls), seconds=280.0,
+    ),
+    "from one that can prove itself to a worse one": Case(
+        "I2", ", which is worse than", (starts("book"), (80.0, unheard)),
+        once(0.5, never_challenged), seconds=160.0, notebooks=(BOOK,),
     ),
 }  # fmt: skip
 
@@ -385,6 +384,11 @@ def held(rig: Rig) -> None:
     decide(rig, "chat", hold_until=rig.steady() + 3600.0)
 
 
+def never_proved(rig: Rig) -> None:
+    assert rig.assembly is not None
+    rig.assembly.prover.prove = lambda _name, _session: None  # type: ignore[method-assign]
+
+
 def never_closed(rig: Rig) -> None:
     left = Incident("99", "job_stuck:", "job_stuck", "", Severity.WARNING, rig.steady())
     fleet(rig).incidents[left.key] = left
@@ -409,6 +413,10 @@ I8 = {
     "the favourite does not serve": Case(
         "I8", "after hours of calm kaggle, not colab", DIES_AND_LIVES,
         once(85.0, held), seconds=300.0, last=AFTER_CALM,
+    ),
+    "a notebook that lives does not serve": Case(
+        "I8", "lives with a good token and does not serve", (starts("book"),),
+        once(0.5, never_proved), last=AT_LAST, notebooks=(BOOK,),
     ),
     "an incident stays open": Case(
         "I8", "after hours of calm the incident job_stuck: is open", DIES_AND_LIVES,
@@ -488,56 +496,15 @@ CASES = {**I1, **I2, **I3, **I4, **I5, **I7, **I8, **I9, **INTERNAL}
 # ── the tests ───────────────────────────────────────────────────────────────────────────────────
 
 
-def lived(case: Case, *, sabotage: Act | None) -> Run:
-    return short_run(case.seconds, script=case.script, sabotage=sabotage, last=case.last)
-
-
-@cache
-def sound(script: Steps, seconds: float, last: tuple[str, ...]) -> tuple[str, ...]:
-    """Say what is broken in a run that nobody tampered with."""
-    run = short_run(seconds, script=script, last=last)
-    return tuple(f"{one.invariant}: {one.what}" for one in run.breaches)
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_a_run_that_nobody_tampered_with_keeps_every_promise(name):
-    case = CASES[name]
-    assert sound(case.script, case.seconds, case.last) == ()
+    assert sound(CASES[name]) == ()
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_broken_promise_is_named_and_no_other(name):
-    case = CASES[name]
-    run = lived(case, sabotage=case.sabotage)
-    assert run.broken == {case.promise}, run.machine.trace.story(before=case.seconds)
-    assert any(case.says in breach.what for breach in run.breaches), run.breaches
-
-
-PROMISES = {case.promise for case in CASES.values()}
-
-
-def told_of(tree: ast.Module) -> Iterator[tuple[str, str]]:
-    """Find what the monitor can say: the promise, and the longest piece of the sentence."""
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
-            continue
-        said = [one for one in node.args if isinstance(one, ast.JoinedStr | ast.Constant)]
-        if node.func.attr not in ("breach", "_once") or len(said) < 2:
-            continue
-        promise, sentence = said[-2:]
-        if not isinstance(promise, ast.Constant) or promise.value not in PROMISES:
-            continue
-        parts = sentence.values if isinstance(sentence, ast.JoinedStr) else [sentence]
-        pieces = [str(one.value) for one in parts if isinstance(one, ast.Constant)]
-        yield promise.value, max(pieces, key=len).strip(" ,:;")
+    judge(CASES[name])
 
 
 def test_everything_that_the_monitor_can_say_is_said_in_some_case():
-    said = list(told_of(ast.parse(Path(monitor.__file__).read_text())))
-    assert len(said) > 20
-    unsaid = [
-        (promise, piece)
-        for promise, piece in said
-        if not any(one.promise == promise and piece in one.says for one in CASES.values())
-    ]
-    assert unsaid == []
+    assert unsaid(monitor, CASES.values(), at_least=20) == []

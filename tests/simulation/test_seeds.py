@@ -26,3 +26,4 @@ def test_twenty_days_of_bad_luck_break_no_promise():
     assert summary.moves["voluntary"] > 50
     assert summary.moves["planned"] > 10
     assert summary.lives > 100
+    assert summary.sessions > 200

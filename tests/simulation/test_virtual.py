@@ -208,7 +208,7 @@ def unlucky(seed: int) -> str:
     """Live through twenty minutes of bad luck; returns the digest."""
 
     def rage(rig: Rig) -> None:
-        Faults(rig, SeededRandom(seed + 1)).rage(1200.0)
+        Faults(rig, rig.human, SeededRandom(seed + 1)).rage(1200.0)
 
     run = short_run(1260.0, script=((30.0, rage),), seed=seed)
     assert run.breaches == []

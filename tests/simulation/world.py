@@ -7,8 +7,10 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from urllib.parse import urlsplit
+from typing import Protocol
+from urllib.parse import SplitResult, urlsplit
 
+from backends import identity, tunnels
 from backends.base import Random, Reply
 from backends.engines.asking import LIST_EVERY_S
 from orchestrator.errors import Unreachable
@@ -37,6 +39,7 @@ class Mode(StrEnum):
 GOOD = (Mode.OK, Mode.SLOW)
 DEAD = (Mode.REFUSE, Mode.HANG, Mode.RESET, Mode.ERROR, Mode.WRONG, Mode.LOADING, Mode.ONE_WAY)
 BUSY_S = 90
+LEASE_S = 60.0
 LISTS = ("/v1/models",)
 SILENT = (Mode.HANG, Mode.ONE_WAY)
 
@@ -58,50 +61,141 @@ class Place:
     bad_seen: float = float("-inf")
     busy_seen: float = float("-inf")
 
+    @property
+    def operator(self) -> str:
+        """The company whose network it is reached through."""
+        return plans.operator_of(self.name)
+
+    @property
+    def well(self) -> bool:
+        """Whether it can serve whoever reaches it."""
+        return self.mode in GOOD
+
+    @property
+    def dead(self) -> bool:
+        """Whether it can serve nobody."""
+        return self.mode in DEAD
+
+    @property
+    def hidden_s(self) -> float:
+        """For how long its death can't be seen: the engine's list is asked for so seldom."""
+        unlisted = plans.engine_of(self.name) == "llamacpp"
+        return LIST_EVERY_S if self.mode is Mode.WRONG and unlisted else 0.0
+
+
+class Agent(Protocol):
+    """What stands before the engine of a notebook, as whoever comes by its tunnel meets it."""
+
+    def identify(self, nonce: str) -> Reply: ...
+
+    def admits(self, authorization: str) -> bool: ...
+
+
+@dataclass
+class Tunnel(Place):
+    """One public address of one notebook; it never comes back once it is `gone`.
+
+    `agent`: what stands before the engine; None: its agent is dead, and whoever comes meets the
+    engine itself. `tells`: its agent notices what is wrong, and says so.
+    """
+
+    host: str = ""
+    agent: Agent | None = None
+    gone: bool = False
+    tells: bool = True
+
+    @property
+    def operator(self) -> str:
+        return "third" if tunnels.metered(f"https://{self.host}") else "cloud"
+
+    @property
+    def well(self) -> bool:
+        return not self.gone and self.agent is not None and self.mode in GOOD
+
+    @property
+    def dead(self) -> bool:
+        return self.gone or self.mode in DEAD or self.agent is None
+
+    @property
+    def hidden_s(self) -> float:
+        """Nothing is amiss with an engine whose agent is dead, until its lease lapses."""
+        unproven = self.agent is None and self.mode not in DEAD and not self.gone
+        return LEASE_S if unproven else super().hidden_s
+
 
 class World:
-    """Backends, controls and the networks between them and us."""
+    """Backends, controls and the networks between them and us.
+
+    `places`: those whose address never changes; `tunnels` by host: all that ever were; `latest` by
+    backend: the one that its notebook was last reached by. `deaf`: nobody reaches us from outside.
+    `sent` is called with every request we make, `changed` where an agent may notice something.
+    """
 
     def __init__(self, names: tuple[str, ...], time: Time, random: Random, trace: Trace) -> None:
         self.time, self.random, self.trace = time, random, trace
-        self.places = {name: Place(name) for name in names}
+        self.names = names
+        self.places = {name: Place(name) for name in names if name not in plans.NOTEBOOKS}
+        self.tunnels: dict[str, Tunnel] = {}
+        self.latest: dict[str, Tunnel] = {}
         self.network_lost = False
+        self.deaf = False
         self.lost_operators: set[str] = set()
         self.asked = 0  # requests ever made
+        self.proofs: set[tuple[str, str]] = set()  # session and host: the challenge was met there
+        self.sent: Callable[[Sent], None] = lambda _: None
+        self.changed: Callable[[Tunnel], None] = lambda _: None
 
     # ── what the onlooker does to it ────────────────────────────────────────────────────────────
 
     def become(self, name: str, mode: Mode) -> None:
-        """Change how a backend is."""
-        place = self.places[name]
-        if place.mode is not mode:
+        """Change how a backend is: of a notebook the one that was started last."""
+        place = self.places.get(name) or self.latest.get(name)
+        if place is not None and place.mode is not mode:
             self.trace.tell("world", f"{name} is {mode}")
             place.mode = mode
-            self._judge()
+            self.judge()
+
+    def open(self, tunnel: Tunnel) -> None:
+        """Have a notebook be reached at a new address."""
+        tunnel.good_since, tunnel.fit_since = None, self.time.true
+        self.tunnels[tunnel.host] = self.latest[tunnel.name] = tunnel
+        self.judge()
+
+    def close(self, tunnel: Tunnel) -> None:
+        """Have an address be nobody's any more."""
+        tunnel.gone = True
+        self.judge()
 
     def lose_network(self, lost: bool) -> None:
         """Take our own network away, or give it back."""
         self.trace.tell("world", f"our network is {'lost' if lost else 'back'}")
         self.network_lost = lost
-        self._judge()
+        self.judge()
 
     def lose_operator(self, operator: str, lost: bool) -> None:
         """Take a company's network away: its controls, and the tunnels through it."""
         self.trace.tell("world", f"{operator} is {'lost' if lost else 'back'}")
         (self.lost_operators.add if lost else self.lost_operators.discard)(operator)
-        self._judge()
+        self.judge()
 
-    def _judge(self) -> None:
+    def proven(self, session: str, host: str) -> None:
+        """Note that whoever is at this host could prove to be this session."""
+        self.proofs.add((session, host))
+
+    def judge(self) -> None:
+        """Say of every backend anew since when it is well or dead."""
         now = self.time.true
-        for place in self.places.values():
-            cut = self.cut_off(plans.operator_of(place.name))
-            fit = place.mode in GOOD and plans.operator_of(place.name) not in self.lost_operators
+        for place in (*self.places.values(), *self.tunnels.values()):
+            cut = self.cut_off(place.operator)
+            fit = place.well and place.operator not in self.lost_operators
             if fit is not place.fit:
                 place.fit, place.fit_since = fit, now
-            good = place.mode in GOOD and not cut
-            dead = place.mode in DEAD or cut
-            place.good_since = _since(place.good_since, good, now)
-            place.dead_since = _since(place.dead_since, dead, now + _hidden_s(place))
+            before = place.good_since is None, place.dead_since is None
+            place.good_since = _since(place.good_since, place.well and not cut, now)
+            place.dead_since = _since(place.dead_since, place.dead or cut, now + place.hidden_s)
+            after = place.good_since is None, place.dead_since is None
+            if before != after and isinstance(place, Tunnel):
+                self.changed(place)
 
     def cut_off(self, operator: str) -> bool:
         """Say whether nothing of that company can be reached from here."""
@@ -112,24 +206,31 @@ class World:
         return sum(self.cut_off(operator) for operator in plans.CONTROLS.values())
 
 
-def _hidden_s(place: Place) -> float:
-    """Say for how long this death can't be seen: the engine's list is asked for so seldom."""
-    unlisted = plans.engine_of(place.name) == "llamacpp"
-    return LIST_EVERY_S if place.mode is Mode.WRONG and unlisted else 0.0
-
-
 def _since(before: float | None, true: bool, now: float) -> float | None:
     if not true:
         return None
     return now if before is None else before
 
 
+@dataclass(frozen=True)
+class Sent:
+    """One request that we made. `guarded`: by the client that reaches public addresses only."""
+
+    url: str
+    path: str
+    host: str
+    headers: Mapping[str, str]
+    body: bytes | None
+    guarded: bool
+
+
 @dataclass
 class Http:
-    """The HTTP port of one life of the daemon. `boundary` is called where it may be killed."""
+    """An HTTP port of one life of the daemon. `boundary` is called where it may be killed."""
 
     world: World
     boundary: Callable[[str], None]
+    guarded: bool = False
     names: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -147,22 +248,25 @@ class Http:
     ) -> Reply:
         """Ask a server of the simulated world; see `backends.base.Http`."""
         parts = urlsplit(url)
-        host = parts.hostname or ""
+        host = parts.netloc
         self.boundary("http")
         world = self.world
         world.asked += 1
         world.trace.mark(f"{method} {url}")
+        world.sent(Sent(url, parts.path, host, headers or {}, body, self.guarded))
         if host in plans.CONTROLS:
             await self._cross(plans.CONTROLS[host], timeout_s)
             return Reply(204, {}, b"", 0.02)
         if host == plans.NAME:
             await self._cross("own", timeout_s)
             return Reply(200, {}, b"{}", 0.02)
-        place = world.places[self.names[host]]
+        place = world.tunnels.get(host) or world.places[self.names[host]]
+        slept = world.time.suspended
         try:
-            reply = await self._ask(place, parts.path, timeout_s)
+            reply = await self._ask(place, parts, (headers or {}), timeout_s)
         except Unreachable:
-            place.bad_seen = world.time.true
+            if world.time.suspended == slept:  # what timed out while we slept says nothing
+                place.bad_seen = world.time.true
             raise
         if reply.status >= 400 or (place.mode is Mode.WRONG and parts.path in LISTS):
             place.bad_seen = world.time.true
@@ -183,22 +287,33 @@ class Http:
         await asyncio.sleep(timeout_s - 0.04)
         raise Unreachable(f"timed out after {timeout_s:g} s")
 
-    async def _ask(self, place: Place, path: str, timeout_s: float) -> Reply:
+    async def _ask(
+        self, place: Place, parts: SplitResult, headers: Mapping[str, str], timeout_s: float
+    ) -> Reply:
         began = self.world.time.true
-        await self._cross(plans.operator_of(place.name), timeout_s)
+        await self._cross(place.operator, timeout_s)
         mode = place.mode
         if mode in SILENT:
             await self._hang(timeout_s)
-        if mode is Mode.REFUSE:
+        gone = isinstance(place, Tunnel) and place.gone
+        if mode is Mode.REFUSE or gone:
             raise Unreachable("connection refused")
         if mode is Mode.RESET:
             raise Unreachable("connection reset")
         if mode is Mode.SLOW:
             await asyncio.sleep(timeout_s * (0.3 + 0.5 * self.world.random.random()))
             mode = place.mode
-            if mode not in GOOD or self.world.cut_off(plans.operator_of(place.name)):
+            gone = isinstance(place, Tunnel) and place.gone
+            if gone or mode not in GOOD or self.world.cut_off(place.operator):
                 raise Unreachable("connection reset")
-        return answer(mode, path, self.world.time.true - began)
+        if isinstance(place, Tunnel) and place.agent is not None:
+            if parts.path == identity.PATH:
+                return place.agent.identify(parts.query.removeprefix("nonce="))
+            if not place.agent.admits(headers.get("Authorization", "")):
+                return Reply(401, JSON, b'{"error": {"message": "only the orchestrator"}}', 0.02)
+        elif parts.path == identity.PATH:
+            return Reply(404, JSON, b'{"error": {"message": "not found"}}', 0.02)
+        return answer(mode, parts.path, self.world.time.true - began)
 
 
 def answer(mode: Mode, path: str, latency_s: float) -> Reply:
