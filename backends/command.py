@@ -25,7 +25,8 @@ from backends import base, notebook, static
 from backends.base import Credential, Ended, Launch, Plan, Ports
 from backends.engines.answers import plain
 from orchestrator.core.durations import seconds
-from orchestrator.core.model import Observation, PowerPhase, Source, Verdict
+from orchestrator.core.lives import PowerPhase
+from orchestrator.core.model import Observation, Source, Verdict
 from orchestrator.core.powering import PowerReport, Snag
 from orchestrator.errors import ChildFailed, ChildTimedOut
 

@@ -17,7 +17,8 @@ from pydantic import Field, field_validator
 from backends import base
 from backends.base import Launch, Plan, Ports
 from orchestrator.core.durations import seconds
-from orchestrator.core.model import Observation, PowerPhase, Source, Verdict
+from orchestrator.core.lives import PowerPhase
+from orchestrator.core.model import Observation, Source, Verdict
 from orchestrator.core.powering import PowerReport, Snag
 
 _STEP: Final = re.compile(r"([a-z]+)(?:\s+(\S+))?")

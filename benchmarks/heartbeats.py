@@ -19,7 +19,8 @@ from benchmarks.baseline import Beside, beside
 from benchmarks.crowd import Crowd, crowd
 from benchmarks.world import Daemon, Row, cpu_s, limited, say, wait
 from orchestrator.core.events import Turn
-from orchestrator.core.model import BackendState, Health, Now, Session
+from orchestrator.core.lives import Session
+from orchestrator.core.model import BackendState, Health, Now
 from orchestrator.edge.store import Store, in_thread
 
 SESSIONS = 500

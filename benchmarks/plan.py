@@ -11,6 +11,7 @@ import time  # noqa: TID251
 from benchmarks.baseline import beside
 from benchmarks.turns import Took, one_core
 from benchmarks.world import Row, limited, quantile
+from orchestrator.core.lives import Session
 from orchestrator.core.meters import MeterSpec, Unit
 from orchestrator.core.model import (
     Backend,
@@ -20,7 +21,6 @@ from orchestrator.core.model import (
     Health,
     Now,
     Service,
-    Session,
     Tier,
 )
 from orchestrator.core.planner import plan

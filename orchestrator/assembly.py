@@ -42,7 +42,8 @@ from orchestrator.core.events import (
 )
 from orchestrator.core.fleet import resumed
 from orchestrator.core.health import ALIVE, next_canary_s, next_probe_s
-from orchestrator.core.model import FleetConfig, Health, Now, Session, Source
+from orchestrator.core.lives import Session
+from orchestrator.core.model import FleetConfig, Health, Now, Source
 from orchestrator.core.powering import AskPower, StartBackend, StopBackend
 from orchestrator.edge.alerts import AlertSettings, Courier
 from orchestrator.edge.clock import CarriedClock

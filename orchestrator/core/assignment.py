@@ -10,6 +10,7 @@ from orchestrator.core.draft import Draft
 from orchestrator.core.durations import spoken
 from orchestrator.core.events import Deliver, Reconcile
 from orchestrator.core.health import Lease, lease
+from orchestrator.core.lives import PowerPhase
 from orchestrator.core.model import (
     Backend,
     BackendState,
@@ -17,7 +18,6 @@ from orchestrator.core.model import (
     Notice,
     NoticeKind,
     Phase,
-    PowerPhase,
     Rotation,
     Service,
     ServiceState,

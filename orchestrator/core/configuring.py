@@ -8,6 +8,7 @@ from orchestrator.core import metering, power
 from orchestrator.core.draft import Draft, pools
 from orchestrator.core.events import ProbeSoon, Reconfigured
 from orchestrator.core.health import ALIVE
+from orchestrator.core.lives import Session, Token
 from orchestrator.core.meters import MeterState
 from orchestrator.core.model import (
     Backend,
@@ -20,8 +21,6 @@ from orchestrator.core.model import (
     Now,
     Service,
     ServiceState,
-    Session,
-    Token,
     World,
 )
 from orchestrator.core.rotation import rewound

@@ -9,17 +9,9 @@ from enum import StrEnum
 
 from orchestrator.core.demand import TIERS, boot_s, starting
 from orchestrator.core.health import ALIVE
+from orchestrator.core.lives import PowerPhase, Session
 from orchestrator.core.meters import MeterSpec, Unit
-from orchestrator.core.model import (
-    Backend,
-    BackendState,
-    Fleet,
-    Health,
-    Now,
-    PowerPhase,
-    Session,
-    Tier,
-)
+from orchestrator.core.model import Backend, BackendState, Fleet, Health, Now, Tier
 from orchestrator.core.purses import Draws, draws_of, hours_left
 from orchestrator.core.spans import Span
 

@@ -16,7 +16,8 @@ from orchestrator.core.choice import Candidate, Rank
 from orchestrator.core.draft import Draft
 from orchestrator.core.durations import spoken
 from orchestrator.core.health import ALIVE
-from orchestrator.core.model import Backend, BackendState, Health, Power, PowerPhase, Service, Tier
+from orchestrator.core.lives import Power, PowerPhase
+from orchestrator.core.model import Backend, BackendState, Health, Service, Tier
 
 BOOT_S = 300.0  # how long a start takes, as long as none is known
 COMING_S = 900.0  # what loads for longer than this is not coming

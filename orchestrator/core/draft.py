@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from orchestrator.core.events import Answer, Effect, Entry, Turn
 from orchestrator.core.health import ALIVE
+from orchestrator.core.lives import PastSession, Token
 from orchestrator.core.meters import MeterState
 from orchestrator.core.model import (
     Backend,
@@ -18,9 +19,7 @@ from orchestrator.core.model import (
     Incident,
     Notice,
     Now,
-    PastSession,
     ServiceState,
-    Token,
     World,
 )
 

@@ -16,25 +16,24 @@ from orchestrator.core.draft import Draft
 from orchestrator.core.events import (
     AskControls,
     Challenge,
-    Challenged,
     ControlsAnswered,
-    Heartbeat,
     Observed,
     ProbeSoon,
     Prove,
     Traffic,
 )
 from orchestrator.core.health import ALIVE, CANARY_FALL, Lease, lease
+from orchestrator.core.lives import Session
 from orchestrator.core.model import (
     Backend,
     BackendState,
     Fleet,
     Health,
     Observation,
-    Session,
     Source,
     Verdict,
 )
+from orchestrator.core.registry import Challenged, Heartbeat
 from orchestrator.core.rotation import rewind
 from orchestrator.core.sessions import LOADING_S, current
 

@@ -24,7 +24,6 @@ from orchestrator.core.events import (
     Acknowledge,
     AskControls,
     Called,
-    Challenged,
     Check,
     ControlsAnswered,
     DnsAttempting,
@@ -34,23 +33,16 @@ from orchestrator.core.events import (
     Event,
     Failover,
     Flagged,
-    Heartbeat,
-    Left,
-    MintToken,
     Mute,
     NameChecked,
     NoticesSent,
     Observed,
     Pause,
     PinTo,
-    Proved,
     Reconfigured,
-    Register,
     Resume,
-    RevokeTokens,
     Switchover,
     SyncDns,
-    Tell,
     Tick,
     Traffic,
     Turn,
@@ -67,6 +59,16 @@ from orchestrator.core.model import (
 )
 from orchestrator.core.powering import Halt, PowerReported, Start
 from orchestrator.core.refusal import Refused
+from orchestrator.core.registry import (
+    Challenged,
+    Heartbeat,
+    Left,
+    MintToken,
+    Proved,
+    Register,
+    RevokeTokens,
+    Tell,
+)
 from orchestrator.core.review import START_S, review
 from orchestrator.core.rotation import rewind
 

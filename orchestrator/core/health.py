@@ -10,15 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 from enum import StrEnum
 
-from orchestrator.core.model import (
-    BackendState,
-    Health,
-    HealthPolicy,
-    Observation,
-    Session,
-    Source,
-    Verdict,
-)
+from orchestrator.core.lives import Session
+from orchestrator.core.model import BackendState, Health, HealthPolicy, Observation, Source, Verdict
 
 HOUR_S = 3600.0
 FLAPS = 3  # falls within an hour that are flapping

@@ -11,6 +11,7 @@ from dataclasses import replace
 from orchestrator.core import ledger
 from orchestrator.core.draft import Draft
 from orchestrator.core.durations import spoken
+from orchestrator.core.lives import PowerPhase
 from orchestrator.core.meters import (
     LOW,
     MeterSpec,
@@ -24,7 +25,7 @@ from orchestrator.core.meters import (
     starts_again,
     used,
 )
-from orchestrator.core.model import BackendState, Fleet, FleetConfig, Now, PowerPhase
+from orchestrator.core.model import BackendState, Fleet, FleetConfig, Now
 from orchestrator.core.windows import Per
 
 LONG_S = 60.0  # a changed end of a quota is worth a line if it changed by more than this

@@ -13,6 +13,7 @@ from orchestrator.core import demand, metering
 from orchestrator.core.draft import Draft
 from orchestrator.core.events import Deliver
 from orchestrator.core.health import ALIVE, flap_level
+from orchestrator.core.lives import PowerPhase
 from orchestrator.core.model import (
     BackendState,
     DnsTrouble,
@@ -20,7 +21,6 @@ from orchestrator.core.model import (
     Incident,
     Notice,
     NoticeKind,
-    PowerPhase,
     ServiceState,
     Severity,
     Tier,

@@ -13,12 +13,14 @@ from typing import Any
 from orchestrator.core import demand
 from orchestrator.core.draft import Draft
 from orchestrator.core.durations import spoken
-from orchestrator.core.events import Answer, Rewire, Tell
+from orchestrator.core.events import Answer, Rewire
 from orchestrator.core.health import ALIVE
+from orchestrator.core.lives import Do, Power, PowerPhase
 from orchestrator.core.meters import MeterState, usable
-from orchestrator.core.model import Backend, BackendState, Do, Health, Power, PowerPhase, Tier
+from orchestrator.core.model import Backend, BackendState, Health, Tier
 from orchestrator.core.powering import AskPower, Halt, Start, StartBackend, StopBackend
 from orchestrator.core.refusal import Refused, known
+from orchestrator.core.registry import Tell
 from orchestrator.core.sessions import BOOTS, order, tell
 
 SLOWEST_S = 900.0  # a start may take this long, or twice its p90

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from orchestrator.core.model import PowerPhase
+from orchestrator.core.lives import PowerPhase
 
 
 class Snag(StrEnum):

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from orchestrator.core import demand, power
 from orchestrator.core.draft import Draft
 from orchestrator.core.events import ProbeSoon, Rewire
-from orchestrator.core.model import Power, PowerPhase
+from orchestrator.core.lives import Power, PowerPhase
 from orchestrator.core.powering import Ask, PowerReport, PowerReported, Snag
 
 LAG_S = 30.0  # a provider may still say "off" for so long after it took a start

@@ -12,34 +12,20 @@ from dataclasses import replace
 from orchestrator.core import lookahead
 from orchestrator.core.draft import Draft
 from orchestrator.core.durations import spoken
-from orchestrator.core.events import (
-    Answer,
-    Deliver,
-    Left,
-    MintToken,
-    Prove,
-    Proved,
-    Register,
-    RevokeTokens,
-    Rewire,
-    Tell,
-)
+from orchestrator.core.events import Answer, Deliver, Prove, Rewire
 from orchestrator.core.health import ALIVE
+from orchestrator.core.lives import Do, Order, PastSession, Session, Token
 from orchestrator.core.model import (
     Backend,
     BackendState,
-    Do,
     FleetConfig,
     Health,
     Notice,
     NoticeKind,
-    Order,
-    PastSession,
-    Session,
     Severity,
-    Token,
 )
 from orchestrator.core.refusal import Refused, known
+from orchestrator.core.registry import Left, MintToken, Proved, Register, RevokeTokens, Tell
 
 PENDING_S = 900.0  # a registration that did not prove itself by then is forgotten …
 LOADING_S = 3600.0  # … counted from when its agent last said that it loads, for so long at most
@@ -84,35 +70,11 @@ def register(draft: Draft, event: Register) -> None:
     token = draft.fleet.tokens.get(event.token)
     if token is None or token.revoked_at is not None or token.backend != spec.name:
         raise Refused("the token it came with is revoked")
-    age_s = max(0.0, event.age_s)
-    ends_at = None if spec.session_s is None else draft.at + spec.session_s - age_s
-    least_s = min(LEAST_S, (spec.session_s or 0.0) / 4)
-    if ends_at is not None and ends_at <= draft.at + least_s:
-        raise Refused(
-            f"this run began {spoken(age_s)} ago, and a session of `{spec.name}` lasts"
-            f" {spoken(spec.session_s or 0.0)}: start a new one"
-        )
+    ends_at = _ends_at(draft, spec, max(0.0, event.age_s))
     state = draft.backend(spec.name)
     if state.pending is not None:
         _past(draft, spec.name, state.pending, "a newer one registered")
-    session = Session(
-        id=event.session,
-        started_at=draft.at - age_s,
-        beat_at=draft.at,
-        ends_at=ends_at,
-        generation=state.generation + 1,
-        url=event.url,
-        secret=event.secret,
-        token=event.token,
-        registered_at=draft.at,
-        tried_at=draft.at,
-        proving=True,
-        ready=False,  # so that its agent's first word that all works is news
-        models=event.models,
-        gpu=event.gpu,
-        gpu_memory_mb=event.gpu_memory_mb,
-        agent=event.agent,
-    )
+    session = _opened(draft, event, state.generation + 1, ends_at)
     state = replace(state, pending=session, generation=session.generation)
     if state.session is None:
         reason = "registered; it has to prove itself"
@@ -128,6 +90,40 @@ def register(draft: Draft, event: Register) -> None:
     )
     draft.do(Prove(spec.name))
     draft.answer = Answer(f"{spec.name} is registered")
+
+
+def _ends_at(draft: Draft, spec: Backend, age_s: float) -> float | None:
+    """Say when a run of that age ends; refuses one that is over, or nearly."""
+    if spec.session_s is None:
+        return None
+    ends_at = draft.at + spec.session_s - age_s
+    if ends_at <= draft.at + min(LEAST_S, spec.session_s / 4):
+        raise Refused(
+            f"this run began {spoken(age_s)} ago, and a session of `{spec.name}` lasts"
+            f" {spoken(spec.session_s)}: start a new one"
+        )
+    return ends_at
+
+
+def _opened(draft: Draft, event: Register, generation: int, ends_at: float | None) -> Session:
+    return Session(
+        id=event.session,
+        started_at=draft.at - max(0.0, event.age_s),
+        beat_at=draft.at,
+        ends_at=ends_at,
+        generation=generation,
+        url=event.url,
+        secret=event.secret,
+        token=event.token,
+        registered_at=draft.at,
+        tried_at=draft.at,
+        proving=True,
+        ready=False,  # so that its agent's first word that all works is news
+        models=event.models,
+        gpu=event.gpu,
+        gpu_memory_mb=event.gpu_memory_mb,
+        agent=event.agent,
+    )
 
 
 def proved(draft: Draft, event: Proved) -> None:

@@ -14,8 +14,8 @@ from typing import Any, Final
 import structlog
 
 from backends.base import Random, Registered, SessionPlan
-from orchestrator.core.events import Challenged, Proved
 from orchestrator.core.model import Verdict
+from orchestrator.core.registry import Challenged, Proved
 from orchestrator.core.sessions import PROOF_LIMIT_S
 
 PROOF_S: Final = PROOF_LIMIT_S - 10.0  # so that its answer is there before the core asks again

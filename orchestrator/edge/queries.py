@@ -12,17 +12,9 @@ from typing import Any
 from sqlalchemy import Connection, Table, bindparam, case, delete, func, insert, select, update
 
 from orchestrator.core.events import Answer, Entry, Turn
+from orchestrator.core.lives import PastSession, Token
 from orchestrator.core.meters import MeterState
-from orchestrator.core.model import (
-    BackendState,
-    Incident,
-    Notice,
-    Now,
-    PastSession,
-    ServiceState,
-    Token,
-    World,
-)
+from orchestrator.core.model import BackendState, Incident, Notice, Now, ServiceState, World
 from orchestrator.edge import rows
 from orchestrator.edge.clock import Anchor
 from orchestrator.edge.rolling import CHANGES, Seen, Tally

@@ -17,17 +17,9 @@ from typing import Any, Generic, TypeVar, get_args, get_type_hints
 from pydantic import TypeAdapter
 from sqlalchemy import Table
 
+from orchestrator.core.lives import PastSession, Token
 from orchestrator.core.meters import MeterState
-from orchestrator.core.model import (
-    BackendState,
-    Incident,
-    Notice,
-    PastSession,
-    Publication,
-    ServiceState,
-    Token,
-    World,
-)
+from orchestrator.core.model import BackendState, Incident, Notice, Publication, ServiceState, World
 from orchestrator.edge import tables
 
 V = TypeVar("V")

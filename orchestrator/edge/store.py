@@ -20,7 +20,8 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine
 
 from orchestrator.core.events import Answer, Turn
-from orchestrator.core.model import Incident, Now, Observation, PastSession
+from orchestrator.core.lives import PastSession
+from orchestrator.core.model import Incident, Now, Observation
 from orchestrator.edge import pruning, queries, schema, sqlite
 from orchestrator.edge.clock import Anchor
 from orchestrator.edge.queries import Audit, EventRow, JobRun, Saved

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.core.events import Turn
-from orchestrator.core.model import BackendState, Fleet, Now, Session
+from orchestrator.core.lives import Session
+from orchestrator.core.model import BackendState, Fleet, Now
 from orchestrator.web import standing
 from orchestrator.web.ports import LoopPort, Message, Receive, Scope, Send
 from orchestrator.web.problems import (

@@ -6,7 +6,8 @@ import hashlib
 import hmac
 
 from orchestrator.core.events import Turn
-from orchestrator.core.model import BackendState, Session, Token
+from orchestrator.core.lives import Session, Token
+from orchestrator.core.model import BackendState
 from orchestrator.core.sessions import current
 from orchestrator.web.ports import LoopPort
 

@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequen
 from typing import Any, Protocol
 
 from orchestrator.core.events import Answer, Command, Event, Turn
-from orchestrator.core.model import Fleet, Now, PastSession
+from orchestrator.core.lives import PastSession
+from orchestrator.core.model import Fleet, Now
 from orchestrator.edge.queries import Audit
 
 Scope = MutableMapping[str, Any]

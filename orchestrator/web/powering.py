@@ -8,7 +8,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 
 from orchestrator.core.demand import boot_s
 from orchestrator.core.durations import spoken
-from orchestrator.core.model import Backend, BackendState, Fleet, Now, Power, PowerPhase
+from orchestrator.core.lives import Power, PowerPhase
+from orchestrator.core.model import Backend, BackendState, Fleet, Now
 from orchestrator.web.standing import rfc3339
 from orchestrator.web.viewing import Time, View
 

@@ -19,8 +19,8 @@ from pydantic import AwareDatetime, Field
 
 from orchestrator.core.addresses import LONGEST_URL, why_not_url
 from orchestrator.core.durations import spoken
-from orchestrator.core.events import Register
-from orchestrator.core.model import Token
+from orchestrator.core.lives import Token
+from orchestrator.core.registry import Register
 from orchestrator.core.sessions import current
 from orchestrator.edge.queries import Audit
 from orchestrator.errors import AionError

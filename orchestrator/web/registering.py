@@ -7,9 +7,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
-from orchestrator.core import events
+from orchestrator.core import registry
 from orchestrator.core.events import Answer
-from orchestrator.core.model import Do
+from orchestrator.core.lives import Do
 from orchestrator.edge.queries import Audit
 from orchestrator.web import bodies
 from orchestrator.web.admin import Admin, Done, Nothing
@@ -56,7 +56,7 @@ def _sessions(routes: APIRouter, admin: Admin) -> None:
         )
 
     async def order(name: str, do: Do, request: Request) -> Done:
-        return await admin.give(events.Tell(admin.backend(name), do), request)
+        return await admin.give(registry.Tell(admin.backend(name), do), request)
 
     @routes.post("/backends/{name}/restart", tags=["command"])
     async def restart(name: str, request: Request, body: Nothing = None) -> Done:  # noqa: ARG001
@@ -88,7 +88,7 @@ def _tokens(routes: APIRouter, admin: Admin) -> None:
             token = secrets.token_urlsafe(32)
             kept = digest(token.encode())
             made.append((kept[:12], token))
-            return await loop.command(events.MintToken(kept[:12], name, kept, audit.who), audit)
+            return await loop.command(registry.MintToken(kept[:12], name, kept, audit.who), audit)
 
         sent = body.model_dump_json()
         answer = await admin.commands.once(request, who(request), work, sent)
@@ -104,5 +104,5 @@ def _tokens(routes: APIRouter, admin: Admin) -> None:
         if (body.backend is None) == (not body.ids):
             raise Problem(422, "invalid", "either `ids` or `backend`: which tokens")
         # The backend may be gone from the configuration; its tokens can still be revoked.
-        command = events.RevokeTokens(tuple(body.ids), body.backend or "")
+        command = registry.RevokeTokens(tuple(body.ids), body.backend or "")
         return await admin.give(command, request, body)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from orchestrator.core.model import Fleet, Now, PastSession, Session, Token
+from orchestrator.core.lives import PastSession, Session, Token
+from orchestrator.core.model import Fleet, Now
 from orchestrator.web.standing import rfc3339
 from orchestrator.web.viewing import Time, View
 

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from orchestrator.core.events import Heartbeat, Left
-from orchestrator.core.model import Session
+from orchestrator.core.lives import Session
+from orchestrator.core.registry import Heartbeat, Left
 from orchestrator.errors import AionError
 from orchestrator.loop import INBOX
 from orchestrator.web.gate import bearer, headers_of

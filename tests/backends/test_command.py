@@ -15,7 +15,8 @@ from pydantic import ValidationError
 import backends
 from backends.base import Ended, Launch
 from backends.command import read
-from orchestrator.core.model import PowerPhase, Verdict
+from orchestrator.core.lives import PowerPhase
+from orchestrator.core.model import Verdict
 from orchestrator.core.powering import Snag
 from orchestrator.edge.programs import run_program
 from tests.backends.worlds import TableHttp, plan, ports, reply

@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import ValidationError
 
+from orchestrator.core.lives import PastSession, Session
 from orchestrator.core.model import (
     Backend,
     BackendState,
@@ -22,11 +23,9 @@ from orchestrator.core.model import (
     Health,
     Incident,
     Now,
-    PastSession,
     Pin,
     Service,
     ServiceState,
-    Session,
     Severity,
     Tier,
     World,

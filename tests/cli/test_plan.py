@@ -12,6 +12,7 @@ from standin import AT, NOW, Standin
 from terminal import OnTerminal, aion
 
 from orchestrator.cli.plan import lanes
+from orchestrator.core.lives import Session
 from orchestrator.core.meters import MeterSpec, Unit
 from orchestrator.core.model import (
     Backend,
@@ -20,7 +21,6 @@ from orchestrator.core.model import (
     FleetConfig,
     Health,
     Service,
-    Session,
     World,
 )
 from orchestrator.web.planning import plan_view

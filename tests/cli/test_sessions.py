@@ -9,7 +9,7 @@ import pytest
 from standin import AT, SECRET
 from terminal import aion
 
-from orchestrator.core.model import Do, Order, PastSession, Session, Token
+from orchestrator.core.lives import Do, Order, PastSession, Session, Token
 
 URL = "https://swift-fox.trycloudflare.com"
 

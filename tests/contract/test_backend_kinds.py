@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 import backends
 from backends.base import Launch, Options
-from orchestrator.core.model import HealthPolicy, Observation, PowerPhase, Source, Verdict
+from orchestrator.core.lives import PowerPhase
+from orchestrator.core.model import HealthPolicy, Observation, Source, Verdict
 from orchestrator.core.powering import Snag
 from orchestrator.edge.programs import run_program
 from tests.backends.worlds import SESSION, HandClock, TableHttp, driver, plan, ports, reply

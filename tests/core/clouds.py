@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from orchestrator.core.model import Power, PowerPhase, Tier, Verdict
+from orchestrator.core.lives import Power, PowerPhase
+from orchestrator.core.model import Tier, Verdict
 from orchestrator.core.powering import (
     Ask,
     AskPower,

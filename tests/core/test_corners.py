@@ -12,7 +12,6 @@ from orchestrator.core.events import (
     DnsConfirmed,
     DnsTroubled,
     Failover,
-    Heartbeat,
     Mute,
     Pause,
     PinTo,
@@ -22,6 +21,7 @@ from orchestrator.core.events import (
     SyncDns,
     Traffic,
 )
+from orchestrator.core.lives import Session
 from orchestrator.core.model import (
     BackendState,
     DnsTrouble,
@@ -29,11 +29,11 @@ from orchestrator.core.model import (
     HealthPolicy,
     NoticeKind,
     Pin,
-    Session,
     Source,
     Target,
     Verdict,
 )
+from orchestrator.core.registry import Heartbeat
 from tests.core.worlds import DNS, START, World, backend, config, restarted
 
 BAD = Verdict.FAILED

@@ -15,15 +15,8 @@ from orchestrator.core.health import (
     next_canary_s,
     next_probe_s,
 )
-from orchestrator.core.model import (
-    BackendState,
-    Health,
-    HealthPolicy,
-    Observation,
-    Session,
-    Source,
-    Verdict,
-)
+from orchestrator.core.lives import Session
+from orchestrator.core.model import BackendState, Health, HealthPolicy, Observation, Source, Verdict
 
 POLICY = HealthPolicy()
 OK, BAD, LOADING = Verdict.OK, Verdict.FAILED, Verdict.LOADING

@@ -4,24 +4,10 @@ import itertools
 
 import pytest
 
-from orchestrator.core.events import (
-    AskControls,
-    Challenge,
-    Challenged,
-    ControlsAnswered,
-    Heartbeat,
-    Observed,
-    ProbeSoon,
-)
-from orchestrator.core.model import (
-    BackendState,
-    Health,
-    HealthPolicy,
-    Observation,
-    Session,
-    Source,
-    Verdict,
-)
+from orchestrator.core.events import AskControls, Challenge, ControlsAnswered, Observed, ProbeSoon
+from orchestrator.core.lives import Session
+from orchestrator.core.model import BackendState, Health, HealthPolicy, Observation, Source, Verdict
+from orchestrator.core.registry import Challenged, Heartbeat
 from tests.core.worlds import START, World, backend, config
 
 BAD = Verdict.FAILED

@@ -6,16 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.core.events import (
-    AskControls,
-    Challenge,
-    Challenged,
-    ControlsAnswered,
-    Pause,
-    Prove,
-    Resume,
-)
+from orchestrator.core.events import AskControls, Challenge, ControlsAnswered, Pause, Prove, Resume
 from orchestrator.core.health import Lease, lease
+from orchestrator.core.registry import Challenged
 from tests.core.test_sessions import HOUR, Notebooks, after, fleet, world
 
 

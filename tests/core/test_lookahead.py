@@ -6,17 +6,11 @@ from dataclasses import replace
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
-from orchestrator.core.events import Acknowledge, Proved, Register
+from orchestrator.core.events import Acknowledge
+from orchestrator.core.lives import Session, Token
 from orchestrator.core.meters import MeterSpec, Unit
-from orchestrator.core.model import (
-    BackendState,
-    Health,
-    NoticeKind,
-    Session,
-    Severity,
-    Tier,
-    Token,
-)
+from orchestrator.core.model import BackendState, Health, NoticeKind, Severity, Tier
+from orchestrator.core.registry import Proved, Register
 from orchestrator.core.windows import EVER
 from tests.core.worlds import POLICY, World, backend, config
 

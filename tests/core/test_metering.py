@@ -4,8 +4,9 @@ from dataclasses import replace
 
 from orchestrator.core.events import ProviderSaid, Reconfigured, Spent
 from orchestrator.core.fleet import resumed
+from orchestrator.core.lives import Power, PowerPhase, Session
 from orchestrator.core.meters import MeterSpec, Unit, reserved, used
-from orchestrator.core.model import Fleet, Now, Power, PowerPhase, Session
+from orchestrator.core.model import Fleet, Now
 from orchestrator.core.windows import Per, Window
 from tests.core.worlds import World, backend, config
 

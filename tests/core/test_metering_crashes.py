@@ -13,8 +13,9 @@ from pydantic import TypeAdapter
 
 from orchestrator.core.events import Event, Spent, Tick
 from orchestrator.core.fleet import apply, resumed, step
+from orchestrator.core.lives import Session
 from orchestrator.core.meters import MeterSpec, MeterState, Unit, reserved, usable
-from orchestrator.core.model import BackendState, Fleet, Now, Session
+from orchestrator.core.model import BackendState, Fleet, Now
 from orchestrator.core.windows import Per, Window
 from tests.core.worlds import backend, config
 

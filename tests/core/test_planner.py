@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestrator.core.lives import Power, PowerPhase, Session
 from orchestrator.core.meters import MeterSpec, MeterState, Slot, Unit
 from orchestrator.core.model import (
     Backend,
@@ -21,11 +22,8 @@ from orchestrator.core.model import (
     Health,
     Now,
     Pin,
-    Power,
-    PowerPhase,
     Service,
     ServiceState,
-    Session,
     Tier,
 )
 from orchestrator.core.planner import How, Plan, ServicePlan, plan

@@ -11,25 +11,15 @@ from orchestrator.core.events import (
     Drain,
     NameChecked,
     Pause,
-    Proved,
     Reconfigured,
-    Register,
     Resume,
     Switchover,
     Tick,
     Traffic,
 )
+from orchestrator.core.lives import Do, PowerPhase, Session, Token
 from orchestrator.core.meters import MeterSpec, Unit
-from orchestrator.core.model import (
-    Do,
-    HealthPolicy,
-    PowerPhase,
-    Session,
-    Source,
-    Tier,
-    Token,
-    Verdict,
-)
+from orchestrator.core.model import HealthPolicy, Source, Tier, Verdict
 from orchestrator.core.powering import (
     Ask,
     AskPower,
@@ -41,6 +31,7 @@ from orchestrator.core.powering import (
     StartBackend,
     StopBackend,
 )
+from orchestrator.core.registry import Proved, Register
 from tests.core.clouds import IDLE_S, Cloud, power, put, vm
 from tests.core.worlds import DNS, World, backend, config, restarted
 

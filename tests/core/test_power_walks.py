@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.core.events import Drain, Pause, Resume
-from orchestrator.core.model import PowerPhase, Tier, Verdict
+from orchestrator.core.lives import PowerPhase
+from orchestrator.core.model import Tier, Verdict
 from orchestrator.core.powering import Halt, Start, StartBackend
 from tests.core.clouds import Cloud, power, put, vm
 from tests.core.worlds import World, backend, config, restarted

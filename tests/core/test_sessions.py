@@ -11,22 +11,25 @@ from hypothesis import strategies as st
 
 from orchestrator.core.events import (
     Challenge,
+    Pause,
+    ProbeSoon,
+    Prove,
+    Reconfigured,
+    Resume,
+    Rewire,
+)
+from orchestrator.core.lives import Do, PastSession
+from orchestrator.core.model import Health, NoticeKind, Severity, Verdict
+from orchestrator.core.registry import (
     Challenged,
     Heartbeat,
     Left,
     MintToken,
-    Pause,
-    ProbeSoon,
-    Prove,
     Proved,
-    Reconfigured,
     Register,
-    Resume,
     RevokeTokens,
-    Rewire,
     Tell,
 )
-from orchestrator.core.model import Do, Health, NoticeKind, PastSession, Severity, Verdict
 from orchestrator.core.sessions import HELD, LOADING_S, PENDING_S
 from tests.core.worlds import World, backend, config, restarted
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from orchestrator.core.model import PowerPhase
+from orchestrator.core.lives import PowerPhase
 from orchestrator.core.powering import (
     Ask,
     AskPower,

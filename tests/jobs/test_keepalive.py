@@ -12,16 +12,9 @@ from jobs.base import KeepaliveSettings, KeepaliveTools, Tools
 from jobs.runner import Runner
 from orchestrator.core.events import Spent
 from orchestrator.core.fleet import apply, resumed, step
+from orchestrator.core.lives import Session
 from orchestrator.core.meters import MeterSpec, Unit
-from orchestrator.core.model import (
-    Backend,
-    FleetConfig,
-    Health,
-    HealthPolicy,
-    Now,
-    Service,
-    Session,
-)
+from orchestrator.core.model import Backend, FleetConfig, Health, HealthPolicy, Now, Service
 from orchestrator.core.windows import Per, Window
 from orchestrator.edge.http import AioHttp, public_only
 from orchestrator.errors import BadReply, Unreachable

@@ -8,9 +8,10 @@ import pytest
 from notebooks import CLIENTS, TOKENS, Agent, bearer, begin, fleet, refused
 from webkit import MemoryStore, Site, Stand
 
-from orchestrator.core.events import Heartbeat, Reconfigured, RevokeTokens, Tell
+from orchestrator.core.events import Reconfigured
 from orchestrator.core.fleet import resumed
-from orchestrator.core.model import Do
+from orchestrator.core.lives import Do
+from orchestrator.core.registry import Heartbeat, RevokeTokens, Tell
 from orchestrator.errors import StoreError, StoreFull
 from orchestrator.loop import INBOX
 from orchestrator.web.live import Live

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+from orchestrator.core.lives import Session
 from orchestrator.core.meters import MeterSpec, Unit
 from orchestrator.core.model import (
     Backend,
@@ -13,7 +14,6 @@ from orchestrator.core.model import (
     Health,
     HealthPolicy,
     Service,
-    Session,
     Tier,
 )
 from orchestrator.web.planning import still

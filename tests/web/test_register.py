@@ -21,7 +21,8 @@ from notebooks import (
 )
 from webkit import START, TOKEN, Site
 
-from orchestrator.core.events import Reconfigured, RevokeTokens
+from orchestrator.core.events import Reconfigured
+from orchestrator.core.registry import RevokeTokens
 from orchestrator.errors import Overloaded, StoreFull
 from orchestrator.web.carrier import RegisterSettings
 

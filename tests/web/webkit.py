@@ -13,13 +13,13 @@ import httpx
 
 from orchestrator.core.events import Answer, Command, Event, Observed, Tick, Turn
 from orchestrator.core.fleet import apply, resumed, step
+from orchestrator.core.lives import PastSession
 from orchestrator.core.model import (
     Backend,
     FleetConfig,
     HealthPolicy,
     Now,
     Observation,
-    PastSession,
     Service,
     Source,
     Tier,

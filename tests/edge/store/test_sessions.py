@@ -6,16 +6,8 @@ import hashlib
 from dataclasses import replace
 
 from orchestrator.core.events import Turn
-from orchestrator.core.model import (
-    BackendState,
-    Do,
-    Health,
-    Now,
-    Order,
-    PastSession,
-    Session,
-    Token,
-)
+from orchestrator.core.lives import Do, Order, PastSession, Session, Token
+from orchestrator.core.model import BackendState, Health, Now
 from orchestrator.edge.store import inline
 
 NOW = Now(at=1_800_000_000.0, wall=1_800_000_001.5)
