@@ -5,13 +5,13 @@ Looked at every few seconds; written only when a block is opened or closed, minu
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from orchestrator.core import ledger
 from orchestrator.core.draft import Draft
 from orchestrator.core.durations import spoken
-from orchestrator.core.lives import PowerPhase
+from orchestrator.core.lives import Do, PowerPhase
 from orchestrator.core.meters import (
     LOW,
     MeterSpec,
@@ -26,6 +26,7 @@ from orchestrator.core.meters import (
     used,
 )
 from orchestrator.core.model import BackendState, Fleet, FleetConfig, Now
+from orchestrator.core.orders import order
 from orchestrator.core.windows import Per
 
 LONG_S = 60.0  # a changed end of a quota is worth a line if it changed by more than this
@@ -172,7 +173,7 @@ def on_since(
     return None if spec.registers or spec.powered else state.paid_until or at
 
 
-def _bar(draft: Draft, name: str, specs: Iterable[MeterSpec]) -> None:
+def _bar(draft: Draft, name: str, specs: Collection[MeterSpec]) -> None:
     """Bar a backend while one of its meters is spent."""
     if name not in draft.fleet.backends:
         return
@@ -192,6 +193,18 @@ def _bar(draft: Draft, name: str, specs: Iterable[MeterSpec]) -> None:
         left_s = until - draft.at
         back = "for good" if left_s > FOR_GOOD_S else f"for {spoken(left_s)}"
         draft.note("meter_spent", name, f"{name} has used up its quota, {back}")
+        if any(spec.rate_per_hour and _spent_until(draft, spec) is not None for spec in specs):
+            _end(draft, name)
+
+
+def _end(draft: Draft, name: str) -> None:
+    """Have the agent of a backend that uses up its quota by being on save and stop it.
+
+    What aion powers is stopped at its provider (`power.py`); nobody else can stop a notebook.
+    """
+    if not draft.config.backends[name].powered:
+        for do in (Do.SAVE, Do.STOP):
+            order(draft, name, do)
 
 
 def _spent_until(draft: Draft, spec: MeterSpec) -> float | None:

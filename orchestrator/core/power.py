@@ -18,10 +18,11 @@ from orchestrator.core.health import ALIVE
 from orchestrator.core.lives import Do, Power, PowerPhase
 from orchestrator.core.meters import MeterState, usable
 from orchestrator.core.model import Backend, BackendState, Health, Tier
+from orchestrator.core.orders import order, tell
 from orchestrator.core.powering import AskPower, Halt, Start, StartBackend, StopBackend
 from orchestrator.core.refusal import Refused, known
 from orchestrator.core.registry import Tell
-from orchestrator.core.sessions import BOOTS, order, tell
+from orchestrator.core.sessions import BOOTS
 
 SLOWEST_S = 900.0  # a start may take this long, or twice its p90
 BACKOFF_S, LONGEST_BACKOFF_S = 60.0, 1800.0

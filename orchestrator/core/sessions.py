@@ -14,7 +14,7 @@ from orchestrator.core.draft import Draft
 from orchestrator.core.durations import spoken
 from orchestrator.core.events import Answer, Deliver, Prove, Rewire
 from orchestrator.core.health import ALIVE
-from orchestrator.core.lives import Do, Order, PastSession, Session, Token
+from orchestrator.core.lives import PastSession, Session, Token
 from orchestrator.core.model import (
     Backend,
     BackendState,
@@ -25,7 +25,7 @@ from orchestrator.core.model import (
     Severity,
 )
 from orchestrator.core.refusal import Refused, known
-from orchestrator.core.registry import Left, MintToken, Proved, Register, RevokeTokens, Tell
+from orchestrator.core.registry import Left, MintToken, Proved, Register, RevokeTokens
 
 PENDING_S = 900.0  # a registration that did not prove itself by then is forgotten …
 LOADING_S = 3600.0  # … counted from when its agent last said that it loads, for so long at most
@@ -33,7 +33,6 @@ PROOF_LIMIT_S = 90.0  # a proof takes less; then its answer was lost
 SLOWEST_RETRY_S = 15.0  # between proofs
 FORGOTTEN_S = 900.0  # a lapsed session that is silent and dead for so long is over
 LEAST_S = 60.0  # a run with less time left than this is not worth a registration
-ORDERS = 8  # told to one agent and not yet done
 WAITING = "nobody has registered"
 HELD = "proved, and waits until aion no longer only observes"
 BOOTS = 20  # starts whose duration is remembered
@@ -356,35 +355,6 @@ def _older(session: Session | None, seconds: float) -> Session | None:
 
 
 # ── what the operator asks for ──────────────────────────────────────────────────────────────────
-
-
-def tell(draft: Draft, command: Tell) -> None:
-    """Have a backend's agent do something; it hears of it with its next heartbeat."""
-    known(draft, command.backend, "backend")
-    state = draft.backend(command.backend)
-    if state.session is None:
-        raise Refused(f"`{command.backend}` has no session, so there is no agent to tell")
-    if not order(draft, command.backend, command.do):
-        draft.answer = Answer(f"its agent is told already to {command.do.value}")
-        return
-    draft.answer = Answer(f"{command.backend} will {command.do.value} at its next heartbeat")
-
-
-def order(draft: Draft, name: str, do: Do) -> bool:
-    """Add an order for a session's agent; False if the same one still waits, or too many do."""
-    state = draft.backend(name)
-    session = state.session
-    if session is None or len(session.orders) >= ORDERS:
-        return False
-    if any(waiting.do is do for waiting in session.orders):
-        return False
-    number = session.ordered + 1
-    orders = (*session.orders, Order(number, do, draft.at))
-    draft.put_backend(
-        replace(state, session=replace(session, orders=orders, ordered=number)), durable=True
-    )
-    draft.note("agent_told", name, f"{name}: its agent is told to {do.value}")
-    return True
 
 
 def mint(draft: Draft, command: MintToken) -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from orchestrator.core.events import ProviderSaid, Reconfigured, Spent
 from orchestrator.core.fleet import resumed
-from orchestrator.core.lives import Power, PowerPhase, Session
+from orchestrator.core.lives import Do, Power, PowerPhase, Session
 from orchestrator.core.meters import MeterSpec, Unit, reserved, used
 from orchestrator.core.model import Fleet, Now
 from orchestrator.core.windows import Per, Window
@@ -263,3 +263,23 @@ def test_a_counted_meter_holds_a_block_ready():
     world = metered(CALLS)
     run(world, 8)
     assert reserved(world.fleet.meters["a:requests"]) == 2
+
+
+def test_the_agent_of_a_session_whose_hours_are_used_up_is_told_to_save_and_stop():
+    world = metered(GPU)
+    of_kind(world, registers=True)
+    session(world, world.at)
+    run(world, 2.5 * HOUR)
+    assert world.fleet.backends["a"].session.orders == ()
+    run(world, HOUR)
+    told = [order.do for order in world.fleet.backends["a"].session.orders]
+    assert told == [Do.SAVE, Do.STOP]
+
+
+def test_a_spent_quota_of_requests_stops_nobody():
+    world = metered(CALLS)
+    of_kind(world, registers=True)
+    session(world, world.at)
+    world.give(Spent((("a:requests", 100.0),)))
+    assert world.fleet.backends["a"].exhausted_until is not None
+    assert world.fleet.backends["a"].session.orders == ()
