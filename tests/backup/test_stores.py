@@ -13,6 +13,9 @@ from jobs.backup.errors import Conflict, NotFound, StoreBroken
 from tests.backup import worlds
 from tests.backup.worlds import SECRET, World
 
+# huggingface_hub sends files in a way that its own HTTP library would rather not see any more.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
 WORLDS = {
     "file": worlds.file_world,
     "drive": worlds.drive_world,
@@ -21,6 +24,7 @@ WORLDS = {
     "crypt": worlds.crypt_world,
     "gcs": worlds.gcs_world,
     "bucket": worlds.bucket_world,
+    "hub": worlds.hub_world,
 }
 DUMP = "main-000001-20261121T030005Z"
 ARCHIVE = f"{DUMP}/archive.dump"
@@ -185,4 +189,4 @@ def test_a_progress_that_raises_ends_the_upload_and_nothing_shows(world, archive
 
 def test_how_much_fits_is_told_or_unknown(world):
     room = world.open().room()
-    assert room is None or (room.free is not None and room.free > 0)
+    assert room is None or room.free is None or room.free > 0

@@ -27,7 +27,7 @@ from jobs.backup.form import Access
 from jobs.backup.stores import open_store
 from jobs.backup.stores.base import Store
 from jobs.backup.targets import Target
-from tests.backup import gcs_standin
+from tests.backup import gcs_standin, hub_standin
 
 DEADLINE_S = 60.0
 SECRET = "canary-secret-7c1e55ab"
@@ -327,3 +327,25 @@ def bucket_world(tmp: Path) -> Iterator[World]:
         )
         made.server = bucket
         yield made
+
+
+def hub_world(tmp: Path) -> Iterator[World]:
+    held = hub_standin.Dataset()
+
+    def flip(name: str) -> None:
+        data = bytearray(held.bytes_of(f"aion/{name}") or b"")
+        data[len(data) // 2] ^= 1
+        held.place(f"aion/{name}", bytes(data))
+
+    with hub_standin.standing_in(held) as at:
+        access = Access(endpoint=at, hub_token=held.token)
+        target = Target.parse("hf://datasets/user/name/aion")
+        yield World(
+            target,
+            access,
+            tmp / "private",
+            lambda name: held.bytes_of(f"aion/{name}"),
+            flip,
+            held.place,
+            server=held,
+        )

@@ -15,7 +15,7 @@ from jobs.backup.errors import (
 )
 from jobs.backup.stores.base import first_line
 
-_FULL = re.compile(
+FULL = re.compile(
     r"quota|storage limit|out of storage|no space|insufficient storage", re.IGNORECASE
 )
 _RATE = re.compile(r"rate ?limit|slow ?down|too many requests|Queries per", re.IGNORECASE)
@@ -37,15 +37,20 @@ RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 
 
 def broken(url: str, status: int, said: str = "", retry_after: str | None = None) -> StoreBroken:
-    """Return the error for an answer; addresses in `said` are left out: they may hold a token."""
-    said = first_line(re.sub(r"\w+://\S+", "…", said))
+    """Return the error for an answer of `status`; `said` is the server's own message."""
+    said = first_line(shown(said))
     kind, why = _KINDS.get(status, (StoreBroken, "it answered something unexpected"))
     if status == 403 and _RATE.search(said):  # noqa: PLR2004 - Google's other way to say 429
         kind, why = _KINDS[429]
-    elif status == 403 and _FULL.search(said):  # noqa: PLR2004
+    elif status == 403 and FULL.search(said):  # noqa: PLR2004
         kind, why = _KINDS[507]
     elif status >= _SERVER and status not in _KINDS:
         kind, why = StoreUnreachable, "it failed"
     wait_s = float(retry_after) if retry_after and retry_after.isdecimal() else 0.0
     text = f"{url}: {why} (HTTP {status}{': ' + said if said else ''})"
     return kind(text, retry_after_s=wait_s)
+
+
+def shown(said: str) -> str:
+    """Return what a server said without the addresses in it: they may hold a token."""
+    return re.sub(r"\w+://\S+", "…", said)
