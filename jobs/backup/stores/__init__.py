@@ -18,7 +18,10 @@ MODULES: Final[dict[Scheme, str]] = {
     "hf": "jobs.backup.stores.hub",
 }
 # They write whole addresses, and those of an upload under way let anybody write to it.
-TALKATIVE: Final = ("urllib3", "httpx", "httpcore", "google", "huggingface_hub", "requests")
+TALKATIVE: Final = (
+    *("urllib3", "requests", "google", "httpx", "httpcore", "httpx2", "httpcore2"),
+    "huggingface_hub",
+)
 
 
 def open_store(target: Target, access: Access, private: Path) -> Store:
