@@ -20,9 +20,25 @@ def serve(
     """Run the daemon until SIGTERM or Ctrl-C. SIGHUP, or `aion reload`, reads the file again."""
     if with_parent:
         end_with_parent(with_parent)
+    without_rich()
     from orchestrator.main import serve as run
 
     return run(ctx.obj.config, shadow=shadow)
+
+
+def without_rich() -> None:
+    """Import structlog as if rich were not there.
+
+    It would import it, to colour tracebacks: 3 MB for a daemon that logs one JSON object a line.
+    """
+    import sys
+
+    if "rich" not in sys.modules:
+        sys.modules["rich"] = None  # type: ignore[assignment]  # "import of rich halted"
+        try:
+            import structlog  # noqa: F401
+        finally:
+            del sys.modules["rich"]
 
 
 def end_with_parent(pid: int) -> None:
