@@ -32,6 +32,7 @@ PARTS = (
     "failover",
     "discovery",
     "heartbeats",
+    "registration",
     "store",
     "turns",
     "plan",
