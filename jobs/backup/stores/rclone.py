@@ -81,11 +81,13 @@ class RcloneStore:
                 raise Conflict(f"{self.url} has another {name} already")
         temporary = name + PART if self._renames else name
         flags = ["--inplace"] if self._partials and self._renames else []
+        # Else what has the same size and second is the same to rclone, whatever is in it.
+        flags.append("--ignore-times")
         args = ("copyto", str(local.absolute()), self._at(temporary), *flags)
         self._rclone.run(*args, progress=progress, total=size)
         self._verify(temporary, size, hashes)
         if temporary != name:
-            self._rclone.run("moveto", self._at(temporary), self._at(name))
+            self._rclone.run("moveto", self._at(temporary), self._at(name), "--ignore-times")
         entry = self._stat(name)
         if entry is None or entry.size != size or disagreement(entry.hashes, hashes):
             raise Corrupt(f"{self.url}: {name} is not what was uploaded")

@@ -39,6 +39,7 @@ SILENCE_S: Final = 900.0
 """Without a byte more. rclone gives up on a silent connection by itself; this is for hashing."""
 MAX_OUTPUT: Final = 64 * CHUNK
 _MISSING: Final = frozenset({3, 4})  # rclone's exit statuses: no such directory, no such file
+_NO_FILE: Final = "is a directory or doesn't exist"
 _PASSED: Final = ("PATH", "HOME", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
 _FLAGS: Final = (
     *("--use-json-log", "--stats", "1s", "--stats-log-level", "NOTICE", "--ask-password=false"),
@@ -67,7 +68,7 @@ _SLOWER: Final = (
 _FULL: Final = (
     *("storageQuota", "quotaExceeded", "quota.{0,30}exceeded", "no space left", r"\b507\b"),
     *("insufficient.{0,12}storage", "disk quota", "out of space", "not enough (free )?space"),
-    "StorageFull",
+    *("StorageFull", "remaining disk space"),
 )
 _UNKNOWN: Final = ("didn't find section in config file", "didn't find backend called")
 _REFUSED: Final = (
@@ -145,7 +146,8 @@ class Rclone:
             status = process.wait()
         if status == 0:
             return out
-        if missing_ok and status in _MISSING:
+        # 1.60 ends with 1 where newer ones end with 4.
+        if missing_ok and (status in _MISSING or any(_NO_FILE in line for line in log.lines)):
             return None
         raise self._broken(status, log.lines)
 
