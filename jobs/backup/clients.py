@@ -44,14 +44,16 @@ class Clients:
         return str(found)
 
 
-def find(server_num: int, *, tls: bool, pg_bin: str = "") -> Clients:
+def find(server_num: int, *, tls: bool, pg_bin: str = "", also: tuple[str, ...] = ()) -> Clients:
     """Return the programs to use for a server that reports `server_num` (160014: 16.14).
 
-    `tls`: the server is reached by TLS. `pg_bin`: a folder, the only one looked at. Raises
-    `ToolMissing` with one line saying what is there and where to get what is missing.
+    `tls`: the server is reached by TLS. `pg_bin`: a folder, the only one looked at. `also`: further
+    programs needed. Raises `ToolMissing` with one line saying what is there and where to get what
+    is missing.
     """
     major = server_num // 10_000
     folders = [Path(pg_bin)] if pg_bin else list(_folders())
+    folders = [one for one in folders if all(os.access(one / name, os.X_OK) for name in also)]
     found = [one for folder in folders if (one := look(folder)) is not None]
     fitting = [one for one in found if one.major >= major and (one.tls or not tls)]
     if fitting:

@@ -30,6 +30,7 @@ _HOLDER: Final = re.compile(r"[0-9a-f]{16}")
 @contextmanager
 def alone(spool: Path) -> Iterator[None]:
     """Hold this machine's lock of a spool. Raises `Busy`. A crash releases it."""
+    spool.mkdir(mode=0o700, parents=True, exist_ok=True)
     handle = os.open(spool / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:

@@ -91,7 +91,6 @@ def run(plan: Plan, ports: Ports) -> Report:
     """
     policy(plan.keep)
     spool = Path(plan.spool)
-    spool.mkdir(mode=0o700, parents=True, exist_ok=True)
     with alone(spool):
         clean(spool)
         report = Report()
@@ -104,8 +103,9 @@ def run(plan: Plan, ports: Ports) -> Report:
 def clean(spool: Path) -> None:
     """Throw away what a crash left half made; secrets of programs are among it."""
     shutil.rmtree(spool / "work", ignore_errors=True)
-    for left in [*spool.glob("rehash-*"), *spool.glob("accept-*"), *spool.glob("pg-*")]:
-        shutil.rmtree(left, ignore_errors=True)
+    for kind in ("rehash", "accept", "restore", "pg"):
+        for left in spool.glob(f"{kind}-*"):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager
