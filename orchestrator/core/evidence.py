@@ -200,8 +200,9 @@ def controls_answered(draft: Draft, event: ControlsAnswered) -> None:
     draft.stirred[""] = None
     for name, spec in draft.config.backends.items():
         state = draft.backend(name)
-        if spec.remote and state.health is not Health.DOWN and (state.fails or state.canary_fails):
-            draft.put_backend(replace(state, fails=0, canary_fails=0))
+        known = state.fails or state.canary_fails or state.ok_since is not None
+        if spec.remote and state.health is not Health.DOWN and known:  # nor is it seen to be well
+            draft.put_backend(replace(state, fails=0, canary_fails=0, ok_since=None))
 
 
 def _call_witnesses(draft: Draft) -> None:

@@ -34,6 +34,7 @@ SLOWEST_RETRY_S = 15.0  # between proofs
 FORGOTTEN_S = 900.0  # a lapsed session that is silent and dead for so long is over
 LEAST_S = 60.0  # a run with less time left than this is not worth a registration
 WAITING = "nobody has registered"
+PROVING = "registered; it has to prove itself"
 HELD = "proved, and waits until aion no longer only observes"
 BOOTS = 20  # starts whose duration is remembered
 
@@ -73,11 +74,11 @@ def register(draft: Draft, event: Register) -> None:
     state = draft.backend(spec.name)
     if state.pending is not None:
         _past(draft, spec.name, state.pending, "a newer one registered")
+    draft.tokens[token.id] = token  # one from the configuration is stored once it was used
     session = _opened(draft, event, state.generation + 1, ends_at)
     state = replace(state, pending=session, generation=session.generation)
     if state.session is None:
-        reason = "registered; it has to prove itself"
-        state = replace(state, health=Health.STARTING, since=draft.at, reason=reason)
+        state = replace(state, health=Health.STARTING, since=draft.at, reason=PROVING)
     draft.put_backend(state, durable=True)
     draft.touch(spec.name)
     draft.note(
@@ -152,7 +153,9 @@ def _promote(draft: Draft, state: BackendState, pending: Session, event: Proved)
     old = state.session
     if old is not None:
         _past(draft, state.name, old, f"generation {pending.generation} took over")
-    session = replace(pending, promoted_at=draft.at, problem="", proving=False, challenge_ok=False)
+    session = replace(pending, promoted_at=draft.at, problem="", proving=False)
+    # Its agent may be silent by now, but it has just met the challenge.
+    session = replace(session, challenged_at=draft.at, challenge_ok=True)
     fresh = BackendState(
         name=state.name,
         health=Health.UP,
@@ -280,14 +283,14 @@ def drop_pending(draft: Draft, name: str, why: str) -> None:
 
 
 def left(draft: Draft, event: Left) -> None:
-    """End a session because its agent says so."""
+    """End a session as its agent or the edge says."""
     if event.backend not in draft.fleet.backends:
         return
     state = draft.backend(event.backend)
     if state.session is not None and state.session.id == event.session:
-        end(draft, event.backend, "its agent left")
+        end(draft, event.backend, event.why)
     elif state.pending is not None and state.pending.id == event.session:
-        drop_pending(draft, event.backend, "its agent left")
+        drop_pending(draft, event.backend, event.why)
 
 
 # ── time ────────────────────────────────────────────────────────────────────────────────────────
@@ -418,6 +421,8 @@ def woken(stored: BackendState, spec: Backend, at: float) -> BackendState:
         return replace(stored, pending=pending)
     health = Health.STARTING if pending is not None else Health.DOWN
     reason = stored.reason if stored.health is Health.DOWN and stored.reason else WAITING
+    if pending is not None:
+        reason = PROVING
     return replace(
         stored, health=health, since=at, reason=reason, pending=pending, doubt=False, ok_since=None
     )

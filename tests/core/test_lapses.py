@@ -6,8 +6,17 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.core.events import AskControls, Challenge, ControlsAnswered, Pause, Prove, Resume
+from orchestrator.core.events import (
+    AskControls,
+    Challenge,
+    ControlsAnswered,
+    Drain,
+    Pause,
+    Prove,
+    Resume,
+)
 from orchestrator.core.health import Lease, lease
+from orchestrator.core.model import Verdict
 from orchestrator.core.registry import Challenged
 from tests.core.test_sessions import HOUR, Notebooks, after, fleet, world
 
@@ -178,4 +187,32 @@ def test_a_heartbeat_of_a_session_that_is_revoked_is_not_heard():
     at.tick(5)
     at.beats(ident)
     assert at.colab.session.beat_at == before.beat_at
+    assert at.active == "lab"
+
+
+def test_who_proves_itself_though_its_agent_is_silent_serves():
+    at = world()
+    at.serves()
+    new = at.registers()
+    at.tick(120)
+    at.proves(new)
+    assert lease(at.colab.session, at.at) is Lease.SUSPECT
+    at.tick()
+    assert at.colab.session.id == new
+    assert at.colab.session.challenge_ok
+
+
+def test_nobody_moves_back_to_who_was_not_looked_at_because_we_were_cut_off():
+    at, ident = suspect()
+    at.give(Drain("colab"))
+    at.tick(150)
+    assert at.active == "lab"
+    at.beats(ident)
+    at.sees("colab", Verdict.FAILED)
+    at.sees("colab")  # well again, and five minutes later it would be moved back to
+    at.give(Drain("colab", drained=False))
+    at.tick(20)
+    at.give(ControlsAnswered(4, 4, at.at))
+    assert at.fleet.world.isolated_since is not None
+    at.tick(400)
     assert at.active == "lab"

@@ -69,8 +69,8 @@ class Notebook:
     """One run of one notebook, from its start to its end.
 
     `rightful`: whoever started it may. `honest`: its agent says what does not work. `unsteady`: how
-    often one of its heartbeats is late, early, repeated or overtaken. `lost`: nothing that it says
-    arrives. Its clock is off by `clock_error_s`.
+    often one of its heartbeats is late, early, repeated or overtaken, or its answer lost. `lost`:
+    nothing that it says arrives. Its clock is off by `clock_error_s`.
     """
 
     def __init__(
@@ -245,6 +245,8 @@ class Notebook:
         """Send it off; what is heard is heard once, by this very run of the agent."""
         if self.lost or self._world.deaf or self._world.network_lost:
             self.time.after(2.0, lambda: heard(0, {}))
+        elif self.random.random() < self.unsteady / 4:  # it arrives, and its answer does not
+            self._door(call, lambda _status, _said: self.time.after(20.0, lambda: heard(0, {})))
         else:
             self._door(call, heard)
 
