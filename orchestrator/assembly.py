@@ -27,6 +27,7 @@ from backends.base import (
     no_programs,
 )
 from backends.tunnels import spared
+from orchestrator.core.addresses import why_not_url
 from orchestrator.core.events import (
     AskControls,
     CanarySoon,
@@ -45,6 +46,7 @@ from orchestrator.core.health import ALIVE, next_canary_s, next_probe_s
 from orchestrator.core.lives import Session
 from orchestrator.core.model import FleetConfig, Health, Now, Source
 from orchestrator.core.powering import AskPower, StartBackend, StopBackend
+from orchestrator.core.registry import Left
 from orchestrator.edge.alerts import AlertSettings, Courier
 from orchestrator.edge.clock import CarriedClock
 from orchestrator.edge.controls import Controls
@@ -180,6 +182,7 @@ class Assembly:
     def begin(self) -> None:
         """Look at every backend and keep every name from now on."""
         for name in self._wanted.plans:
+            self._hold_to_hosts(name)
             self._rewire(name)
         self.publisher.configure(self._wanted.dns)
 
@@ -193,6 +196,7 @@ class Assembly:
         self._wanted = new
         for name, plan in new.plans.items():
             if old.plans.get(name) != plan:
+                self._hold_to_hosts(name)
                 self._rewire(name)
                 if self.loop.fleet.backends[name].health in ALIVE:
                     self._first_canary(name)
@@ -202,6 +206,16 @@ class Assembly:
         self.publisher.configure(new.dns)
         self._controls.configure(new.controls)
         self._courier.configure(new.alerts)
+
+    def _hold_to_hosts(self, name: str) -> None:
+        """End what registered where the configuration lets it no more."""
+        plan, state = self._wanted.plans[name], self.loop.fleet.backends.get(name)
+        if state is None or not plan.backend.registers:
+            return
+        hosts, private = plan.options.allow_hosts, plan.options.allow_private
+        for session in filter(None, (state.session, state.pending)):
+            if why := why_not_url(session.url, hosts, allow_private=private):
+                self.loop.report(Left(name, session.id, f"its address may not be used: {why}"))
 
     def _rewire(self, name: str) -> None:
         """Look at a backend where it is now; one that registers and has no session is nowhere."""

@@ -100,10 +100,11 @@ class Challenged:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """A session's agent said that it ends."""
+    """A session ends: its agent said so, or `why` says what else ended it."""
 
     backend: str
     session: str
+    why: str = "its agent left"
 
 
 RegistryCommand = Register | Tell | MintToken | RevokeTokens

@@ -30,7 +30,7 @@ from orchestrator.core.registry import (
     RevokeTokens,
     Tell,
 )
-from orchestrator.core.sessions import HELD, LOADING_S, PENDING_S
+from orchestrator.core.sessions import HELD, LOADING_S, PENDING_S, PROVING
 from tests.core.worlds import World, backend, config, restarted
 
 SEED = "5eed" * 16
@@ -470,6 +470,28 @@ def test_a_restart_keeps_the_session_and_proves_the_pending_one_again():
     assert again.colab.health is Health.UP
     again.proves(new)
     assert again.colab.session.generation == 2
+
+
+def test_a_session_opened_with_a_token_that_the_file_no_longer_has_still_ends_with_a_revocation():
+    at = world()
+    ident = at.serves()
+    stored = {key: token for turn in at.turns for key, token in turn.tokens.items()}
+    again = Notebooks(
+        replace(fleet(), seeds={"colab": "0the" * 16}),
+        at.at + 5,
+        backends=at.fleet.backends,
+        tokens=stored,
+    )
+    assert again.colab.session.id == ident
+    again.give(RevokeTokens(backend="colab"))
+    assert again.colab.session is None
+
+
+def test_a_restart_says_that_the_pending_one_has_registered():
+    at = world()
+    at.registers()
+    again = after(at)
+    assert (again.colab.health, again.colab.reason) == (Health.STARTING, PROVING)
 
 
 def test_a_restart_without_a_session_is_down_and_nobody_is_waited_for():

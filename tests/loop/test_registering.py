@@ -109,6 +109,29 @@ def test_what_proved_itself_serves_where_it_registered_until_a_newer_one_takes_o
     asyncio.run(main())
 
 
+def test_what_lives_where_nobody_may_register_any_more_ends_with_a_reload_and_with_a_restart(
+    tmp_path,
+):
+    async def main():
+        near = {"allow_private": True, "allow_hosts": ("127.0.0.1",)}
+        async with Agent("s-1") as first, Agent("s-2") as second:
+            async with running(tmp_path, **near) as assembly:
+                await assembly.loop.command(registering(first), None)
+                await until(lambda: lab(assembly).session, 20)
+                await assembly.adopt(wanted(allow_private=True, allow_hosts=("127.0.0.2",)))
+                await until(lambda: lab(assembly).session is None, 20)
+                assert lab(assembly).health is Health.DOWN
+                assert "`127.0.0.1` is not in allow_hosts" in lab(assembly).reason
+                await assembly.adopt(wanted(**near))
+                await assembly.loop.command(registering(second), None)
+                await until(lambda: lab(assembly).session, 20)
+            async with running(tmp_path, allow_hosts=("*.example.org",)) as assembly:
+                await until(lambda: lab(assembly).session is None, 20)
+                assert lab(assembly).health is Health.DOWN
+
+    asyncio.run(main())
+
+
 def test_an_address_out_of_bounds_is_not_connected_to_and_never_serves(tmp_path):
     async def main():
         async with Agent() as agent, running(tmp_path) as assembly:
