@@ -197,6 +197,8 @@ def test_an_object_with_the_wrong_hash_that_may_not_be_deleted_is_never_taken_fo
 
 
 def test_a_file_that_changes_while_it_is_sent_is_refused_by_the_server(world, archive):
+    world.server.no_delete = True  # so it must not even be made
+
     def change(sent: int, total: int) -> None:
         with archive.open("r+b") as file:
             file.seek(SIZE - 1)

@@ -91,6 +91,21 @@ def test_no_secret_is_in_an_argument_an_environment_or_a_log(
     assert not list(world.private.glob("rclone-*.conf"))
 
 
+def test_a_configuration_of_the_operators_is_used_in_place_and_left_there(world, archive, tmp_path):
+    config, said = tmp_path / "mine.conf", tmp_path / "said"
+    config.write_text(world.access.rclone_config)
+    program = wrapper(tmp_path, f'printf "%s\\n" "$@" >> {said}\nexec RCLONE "$@"')
+    changes = {"rclone_config": "", "rclone_config_path": str(config), "bandwidth_bps": 50_000_000}
+    store = world.open(rclone=program, **changes)
+    store.put(archive, NAME)
+    store.close()
+    assert config.exists()
+    assert not world.private.exists()
+    words = said.read_text().split()
+    assert words[words.index("--config") + 1] == str(config)
+    assert words[words.index("--bwlimit") + 1] == "50000000B"
+
+
 def test_what_rclone_says_is_shown_without_what_is_secret(world, archive, tmp_path):
     program = wrapper(tmp_path, f'echo "CRITICAL: the token {SECRET} did not please" >&2; exit 7')
     with pytest.raises(StoreUnreachable, match="did not please") as caught:

@@ -312,7 +312,7 @@ class GcsStore:
                 raise self._answered(answer) from None
             raise answers.broken(self.url, int(error.code or 0), str(error.message)) from None
         except auth.RefreshError as error:
-            said = first_line(str(error.args[0]) if error.args else "")
+            said = first_line(answers.shown(str(error.args[0]))) if error.args else ""
             kind = StoreUnreachable if error.retryable else CredentialExpired
             raise kind(f"{self.url}: Google gives no access with this login ({said})") from None
         except (api.RetryError, auth.TransportError, RequestException, ConnectionError) as error:

@@ -57,8 +57,6 @@ _TIMEOUT_S: Final = 90.0
 def make(target: Target, access: Access, private: Path) -> HubStore:  # noqa: ARG001 - as the others
     """Return the store; nothing is asked of the Hub yet."""
     disable_progress_bars()
-    # Its other protocol keeps hundreds of megabytes in memory, which this machine may not have.
-    constants.HF_HUB_DISABLE_XET = True
     return HubStore(target, access)
 
 
@@ -97,6 +95,8 @@ class HubStore:
                     raise Conflict(f"{self.url} has another {name} already")
             with local.open("rb") as raw:
                 # A path first: from a file object the library would read it all to hash it again.
+                # Then a file object: those do not go by the library's other protocol (xet), which
+                # may take hundreds of megabytes of memory.
                 add = CommitOperationAdd(self._prefix + name, str(local.absolute()))
                 add.upload_info.sha256 = bytes.fromhex(hashes["sha256"])
                 add.path_or_fileobj = _Counted(raw, progress, size)
