@@ -1,6 +1,6 @@
 """The child process that backs up: `python -m jobs.backup.child`.
 
-In: `{"do": …, "plan": {…}, "store": URL, "dump": ID}`, to do one of run, verify, rehash, drill, expire.
+In: `{"do": …, "plan": {…}, "store": URL, "dump": ID}`; `do`: run, verify, rehash, drill, expire.
 `store`: for all but `run`, of one of the plan's copies; "" for each (a drill: the first that can).
 `dump`: an id or a sequence, "" for the newest good one. `expire` only says what would go.
 

