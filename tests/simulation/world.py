@@ -268,7 +268,8 @@ class Http:
             if world.time.suspended == slept:  # what timed out while we slept says nothing
                 place.bad_seen = world.time.true
             raise
-        if reply.status >= 400 or (place.mode is Mode.WRONG and parts.path in LISTS):
+        refused = reply.status >= 400 and parts.path != identity.PATH  # who it is, not how it is
+        if refused or (place.mode is Mode.WRONG and parts.path in LISTS):
             place.bad_seen = world.time.true
         if reply.status == 429:
             place.busy_seen = world.time.true
