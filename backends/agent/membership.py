@@ -54,7 +54,10 @@ class Condition:
 
 
 class Membership:
-    """Registers and sends heartbeats. `condition` says how the agent is; `url` where it is."""
+    """Registers and sends heartbeats. `condition` says how the agent is; `url` where it is.
+
+    `on_heard` is called when the daemon has heard a heartbeat.
+    """
 
     def __init__(
         self,
@@ -77,6 +80,7 @@ class Membership:
         self._said: Condition | None = None
         self._backoff = Backoff(min(1.0, settings.retry_most_s), settings.retry_most_s)
         self._away = False
+        self.on_heard: Callable[[], None] = lambda: None
         self.url: Callable[[], str] = str
         self.condition: Callable[[], Condition]
         self.gpu: dict[str, Any] | None = None
@@ -253,6 +257,7 @@ class Membership:
         if self._away:
             self._away = False
             self._printer.say("aion", "the daemon is there again")
+        self.on_heard()
 
     async def _rest(self, wait_s: float) -> None:
         """Wait for the next heartbeat, or for news that cannot wait."""

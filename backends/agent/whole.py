@@ -157,6 +157,7 @@ class Whole:
         self.orders.on_change = changed
         self.orders.carry_out = self._carry_out
         self.membership.url = lambda: self.tunnel.url
+        self.membership.on_heard = self._say_serving
         self.membership.condition = self._condition
         self.membership.gpu = gpu
         self.membership.began_at = began_at
@@ -189,7 +190,7 @@ class Whole:
                 self._end(Ending(REFUSED, str(error)))
                 return
             except Gone as error:
-                self._end(Ending(GONE, f"this session is over ({error})"))
+                self._end(Ending(GONE, str(error)))
                 return
             except Exception as error:  # noqa: BLE001 - the others go on, and so does this one
                 self._printer.say(name, f"unexpected: {type(error).__name__}: {error}")
@@ -221,6 +222,9 @@ class Whole:
 
     def _changed(self) -> None:
         self.membership.changed()
+        self._say_serving()
+
+    def _say_serving(self) -> None:
         session = self.membership.session
         if not self._serving and session is not None and self._condition().state == "ready":
             self._serving = True

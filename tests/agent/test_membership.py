@@ -30,6 +30,15 @@ def test_it_prints_six_calm_lines(world):
     assert subjects == ["agent", "aion", "engine", "serving", "tunnel"]
 
 
+def test_it_says_that_it_serves_though_all_was_ready_before_it_registered(world):
+    world.aion.away()
+    agent = world.agent(engine_url=world.engine(), tunnel_check="1m")
+    until(lambda: "ready: m" in agent.said(), "an engine that is ready")
+    until(lambda: "asking again" in agent.said(), "nobody to register with")
+    world.aion.back()
+    until(lambda: "serving  " in agent.said(), "that it serves")
+
+
 def test_heartbeats_go_on_and_are_numbered(world):
     world.agent(engine_url=world.engine())
     world.ready()
