@@ -125,6 +125,9 @@ async def _backend(config: Config, name: str, ports: Ports) -> Finding:
         return Finding(PASSED, subject, f"{seen.detail or 'it answers'}{took}")
     if seen.verdict is Verdict.DENIED:
         return Finding(FAILED, subject, seen.detail, "check its `key`: aion secret set")
+    if seen.verdict is Verdict.FAILED and config.fleet.backends[name].powered:
+        text = f"off, or not there: {seen.detail}"
+        return Finding(ADVICE, subject, text, f"is it to be on now? aion backend start {name}")
     if seen.verdict is Verdict.FAILED:
         return Finding(FAILED, subject, seen.detail, "start it, or correct its address")
     return Finding(ADVICE, subject, seen.detail or str(seen.verdict), "it needs time")

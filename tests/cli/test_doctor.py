@@ -64,6 +64,13 @@ def test_the_terms_of_a_notebooks_host_are_named(tmp_path, platform, host):
     assert "terms of two" not in found
 
 
+def test_what_is_started_when_it_is_needed_may_be_off(tmp_path):
+    more = '[backends.one]\nkind = "fake"\nscript = "up"\npower = "boot 3s"\n'
+    _, found = examined(tmp_path, more=more)
+    assert found["backend one"]["outcome"] == "ADVICE"
+    assert "aion backend start one" in found["backend one"]["remedy"]
+
+
 def test_what_registers_itself_is_not_looked_for_without_its_session(tmp_path):
     _, found = examined(tmp_path, 8765, more='[backends.colab]\nkind = "notebook"\n')
     assert found["backend colab"]["outcome"] == "PASSED"
