@@ -151,7 +151,7 @@ def _there(spec: Backend, state: BackendState, now: Now, ends: float) -> Span | 
     """Say from when to when it is up with nobody doing anything, in Unix time."""
     shift_s = now.wall - now.at
     if spec.registers:
-        lives = [state.session if state.health in ALIVE else None, state.pending]
+        lives = [state.session if state.health in ALIVE else None, _coming(state.pending)]
         until = [_end_of(one, shift_s, ends) for one in lives if one is not None]
         if not until:
             return _booting(spec, state, now, ends)
@@ -163,6 +163,12 @@ def _there(spec: Backend, state: BackendState, now: Now, ends: float) -> Span | 
     if state.health not in ALIVE and (spec.powered or state.health not in COMING):
         return None
     return now.wall, ends
+
+
+def _coming(pending: Session | None) -> Session | None:
+    """Count on a registration until it failed its proof for another reason than that it loads."""
+    failed = pending is not None and pending.problem and pending.loading_at is None
+    return None if failed else pending
 
 
 def _booting(spec: Backend, state: BackendState, now: Now, ends: float) -> Span | None:

@@ -336,6 +336,18 @@ def test_one_that_only_the_operator_may_start_is_offered_with_its_price():
     assert (gap.backend, gap.do, gap.usd) == ("vm", "aion backend start vm", pytest.approx(3.5))
 
 
+@pytest.mark.parametrize(
+    ("problem", "loading_at", "counts"),
+    [("", None, True), ("HTTP 503", 5.0, True), ("name not found", None, False)],
+)
+def test_what_registered_and_cannot_prove_itself_is_not_counted_on(problem, loading_at, counts):
+    at = MONDAY - SHIFT
+    pending = Session("s", at, at, problem=problem, loading_at=loading_at)
+    state = BackendState("colab", Health.STARTING, pending=pending)
+    found = planned(fleet(colab(), states={"colab": state}), 4)
+    assert (uncovered_s(found) == 0) is counts
+
+
 def test_a_machine_that_is_on_needs_no_boot_and_one_that_starts_is_waited_for():
     on = Power(PowerPhase.ON)
     state = BackendState("vm", Health.UP, power=on)
