@@ -282,12 +282,17 @@ def _for_service(handler: Callable[[Draft, Any], None]) -> Callable[[Draft, Any]
     return guarded
 
 
+def _proved(draft: Draft, event: Proved) -> None:
+    sessions.proved(draft, event)
+    metering.proved(draft, event.backend)
+
+
 HANDLERS: dict[type, Callable[[Draft, Any], None]] = {
     Observed: evidence.observed,
     Traffic: evidence.traffic,
     Heartbeat: evidence.heartbeat,
     Challenged: evidence.challenged,
-    Proved: sessions.proved,
+    Proved: _proved,
     Left: sessions.left,
     ControlsAnswered: evidence.controls_answered,
     Tick: _tick,

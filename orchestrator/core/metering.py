@@ -193,8 +193,20 @@ def _bar(draft: Draft, name: str, specs: Collection[MeterSpec]) -> None:
         left_s = until - draft.at
         back = "for good" if left_s > FOR_GOOD_S else f"for {spoken(left_s)}"
         draft.note("meter_spent", name, f"{name} has used up its quota, {back}")
-        if any(spec.rate_per_hour and _spent_until(draft, spec) is not None for spec in specs):
-            _end(draft, name)
+        _end_spent(draft, name, specs)
+
+
+def proved(draft: Draft, name: str) -> None:
+    """Tell one that was started although its hours are used up, and serves since now, to stop."""
+    session = draft.backend(name).session if name in draft.fleet.backends else None
+    if session is not None and session.promoted_at == draft.at and session.ordered == 0:
+        mine = [spec for spec in draft.config.meters.values() if spec.backend == name]
+        _end_spent(draft, name, [spec for spec in mine if not spec.advisory])
+
+
+def _end_spent(draft: Draft, name: str, specs: Iterable[MeterSpec]) -> None:
+    if any(spec.rate_per_hour and _spent_until(draft, spec) is not None for spec in specs):
+        _end(draft, name)
 
 
 def _end(draft: Draft, name: str) -> None:

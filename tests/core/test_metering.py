@@ -7,6 +7,7 @@ from orchestrator.core.fleet import resumed
 from orchestrator.core.lives import Do, Power, PowerPhase, Session
 from orchestrator.core.meters import MeterSpec, Unit, reserved, used
 from orchestrator.core.model import Fleet, Now
+from orchestrator.core.registry import Proved
 from orchestrator.core.windows import Per, Window
 from tests.core.worlds import World, backend, config
 
@@ -272,6 +273,20 @@ def test_the_agent_of_a_session_whose_hours_are_used_up_is_told_to_save_and_stop
     run(world, 2.5 * HOUR)
     assert world.fleet.backends["a"].session.orders == ()
     run(world, HOUR)
+    told = [order.do for order in world.fleet.backends["a"].session.orders]
+    assert told == [Do.SAVE, Do.STOP]
+
+
+def test_one_that_is_started_although_its_hours_are_used_up_is_told_to_stop_once_it_can_be():
+    world = metered(GPU)
+    of_kind(world, registers=True)
+    session(world, world.at)
+    run(world, 4 * HOUR)
+    state = world.fleet.backends["a"]
+    assert state.exhausted_until is not None
+    late = Session("late", world.at, world.at, lease_s=900.0, url="https://a.example")
+    world.fleet.backends["a"] = replace(state, session=None, pending=late)
+    world.give(Proved("a", "late", ok=True))
     told = [order.do for order in world.fleet.backends["a"].session.orders]
     assert told == [Do.SAVE, Do.STOP]
 
