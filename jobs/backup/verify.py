@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from jobs.backup.catalogue import ACCEPTED, Found, read
-from jobs.backup.errors import BackupError, Corrupt, NotFound
+from jobs.backup.errors import BackupError, Corrupt, NotFound, StoreBroken
 from jobs.backup.form import MANIFEST, SUMS, Keep, Manifest
 from jobs.backup.ports import Tell, nobody
-from jobs.backup.stores.base import Store, hash_file
+from jobs.backup.stores.base import Store, digests, disagreement, hash_file
 from jobs.backup.stores.landing import landing
 from orchestrator.core.retention import FLOOR, Held, Policy, fates, room_for
 
@@ -26,7 +26,11 @@ _SUMS_MOST = 4096
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was seen of one dump in one store. `ok`: it is whole there."""
+    """What was seen of one dump in one store. `ok`: it is whole there.
+
+    `checked`: the store answered; else whether it is whole is not known, and it neither counts nor
+    expires.
+    """
 
     store: str
     dump: str
@@ -34,6 +38,7 @@ class Finding:
     detail: str = ""
     quarantined: bool = False
     finished: bool = True
+    checked: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -46,29 +51,40 @@ def survey(store: Store, name: str) -> list[tuple[Found, Finding]]:
 
 
 def _check(store: Store, one: Found) -> Finding:
-    problem = one.problem
-    if one.manifest is not None and not problem and one.vouched is None:
-        try:
-            problem = store.check(f"{one.id}/{one.manifest.archive}", one.manifest.known)
-        except NotFound as error:
-            problem = str(error)
-    if one.manifest is not None and not problem:
-        strange = sorted(one.entries.keys() - {*one.manifest.files, ACCEPTED})
-        problem = _sums(store, one, one.manifest)
-        if strange and not problem:
-            note = f"whole; {strange[0]} beside it is none of ours"
-            return Finding(store.url, str(one.id), True, note, one.quarantined)
+    problem, checked = one.problem, True
+    try:
+        if one.manifest is not None and not problem:
+            problem = _archive(store, one, one.manifest) or _sums(store, one, one.manifest)
+    except NotFound as error:
+        problem = str(error)
+    except StoreBroken as error:
+        problem, checked = str(error), False
+    strange = sorted(one.entries.keys() - {*one.manifest.files, ACCEPTED} if one.manifest else ())
+    if strange and not problem:
+        note = f"whole; {strange[0]} beside it is none of ours"
+        return Finding(store.url, str(one.id), True, note, one.quarantined)
     finished = MANIFEST in one.entries
-    return Finding(store.url, str(one.id), not problem, problem, one.quarantined, finished)
+    return Finding(store.url, str(one.id), not problem, problem, one.quarantined, finished, checked)
+
+
+def _archive(store: Store, one: Found, manifest: Manifest) -> str:
+    """Ask for the archive's hash, unless the listing had one."""
+    if one.vouched is not None:
+        return ""
+    return store.check(f"{one.id}/{manifest.archive}", manifest.known)
 
 
 def _sums(store: Store, one: Found, manifest: Manifest) -> str:
+    """Compare SHA256SUMS with the manifest, by its hash in the listing where there is one."""
     wanted = sums(manifest)
-    try:
-        found = store.read(f"{one.id}/{SUMS}", _SUMS_MOST)
-    except NotFound as error:
-        return str(error)
-    return "" if found == wanted else f"{SUMS} is not what the manifest says"
+    made = digests(("sha256", "sha1", "md5"))
+    for digest in made.values():
+        digest.update(wanted)
+    known = {kind: digest.hexdigest() for kind, digest in made.items()}
+    wrong = disagreement(one.entries[SUMS].hashes, known)
+    if wrong is None:
+        wrong = "" if store.read(f"{one.id}/{SUMS}", _SUMS_MOST) == wanted else "it differs"
+    return f"{SUMS} is not what the manifest says: {wrong}" if wrong else ""
 
 
 def sums(manifest: Manifest) -> bytes:
@@ -120,7 +136,7 @@ def policy(keep: Keep) -> Policy:
 
 
 def held(seen: Sequence[tuple[Found, Finding]]) -> list[Held]:
-    """Return what retention is told: dumps whose manifest can be read, verified just now or not."""
+    """Return what retention is told: dumps with a manifest that could be checked just now."""
     return [
         Held(
             str(one.id),
@@ -131,7 +147,7 @@ def held(seen: Sequence[tuple[Found, Finding]]) -> list[Held]:
             one.quarantined,
         )
         for one, finding in seen
-        if one.manifest is not None
+        if one.manifest is not None and finding.checked
     ]
 
 

@@ -513,7 +513,7 @@ def test_every_flip_and_every_cut_of_an_archive_is_found(kept: Path, tmp_path: P
     folder = next(kept.glob("main-*"))
     archive = folder / "archive.dump"
     whole, chance = archive.read_bytes(), SeededRandom(5)
-    for turn in range(200):
+    for turn in range(1000):
         data = bytearray(whole)
         at = chance.randrange(len(data))
         if turn % 4:
@@ -538,3 +538,28 @@ def test_without_a_manifest_there_is_no_dump(kept: Path, tmp_path: Path) -> None
         pass
     with pytest.raises(BackupError, match="no good dump"):
         pick(read(store(kept), "main"))
+
+
+def test_what_cannot_be_checked_tonight_neither_counts_nor_expires(
+    dsn: str, tmp_path: Path
+) -> None:
+    clock = HandClock()
+    one = plan(dsn, tmp_path / "spool", tmp_path / "s1", keep=Keep(daily=1, weekly=0, monthly=0))
+
+    def mute(operation: str, name: str) -> None:
+        if operation == "check" and "main-000001" in name:
+            raise StoreUnreachable("no answer")
+
+    for night in range(5):
+        report = run(one, ports(clock, mute if night else None))
+        clock.at += DAY_S
+    said = {f.dump.split("-")[1]: (f.ok, f.checked) for f in report.checks}
+    assert said["000001"] == (False, False)
+    assert [d.split("-")[1] for d in dumps(tmp_path / "s1")] == [
+        "000001",
+        "000003",
+        "000004",
+        "000005",
+    ]
+    run(one, ports(clock))
+    assert len(dumps(tmp_path / "s1")) == 3
