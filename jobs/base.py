@@ -5,17 +5,20 @@ Nothing heavy is imported here: settings and the command line read these names.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import time
 from typing import TYPE_CHECKING, Protocol
+from urllib.parse import unquote
 
 from orchestrator.core.model import Now
 
 if TYPE_CHECKING:
     from apscheduler.triggers.base import BaseTrigger
 
-    from backends.base import Http, Random
+    from backends.base import Children, Http, Random
+    from jobs.backup.form import Plan as BackupPlan
+    from orchestrator.core.events import Flagged
     from orchestrator.core.model import Fleet
 
 
@@ -33,6 +36,39 @@ class DeadmanSettings:
 
     ping_url: str = field(repr=False)
     every_s: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class BackupSettings:
+    """One `[backups.NAME]`. `schedule`: a cron line. `drills`: whether the plan's drill is wanted.
+
+    `ping_url` is a secret, as the plan's DSN and credentials are.
+    """
+
+    plan: BackupPlan = field(repr=False)
+    schedule: str
+    stale_after_s: float
+    ping_url: str = field(default="", repr=False)
+    drills: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.plan.name
+
+    def secrets(self) -> Iterator[str]:
+        """Give what no log line may show, whole and in the pieces that messages may repeat."""
+        plan = self.plan
+        identity = plan.encrypt.identity if plan.encrypt else ""
+        for secret in (plan.dsn, plan.drill.dsn, identity, self.ping_url):
+            if secret:
+                yield secret
+        for dsn in filter(None, (plan.dsn, plan.drill.dsn)):
+            userinfo = dsn.partition("://")[2].rpartition("@")[0]
+            password = userinfo.partition(":")[2]
+            yield from {password, unquote(password)} - {""}
+        for copy in plan.copies:
+            for access in filter(None, (copy.access, copy.expire)):
+                yield from filter(None, (access.hub_token, access.google, access.rclone_config))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +105,15 @@ class KeepaliveTools:
 
 
 @dataclass(frozen=True, slots=True)
+class BackupTools:
+    """What backing up takes: each runs as a child process; `report` is told what is wrong."""
+
+    backups: tuple[BackupSettings, ...]
+    children: Children
+    report: Callable[[Flagged], None]
+
+
+@dataclass(frozen=True, slots=True)
 class Tools:
     """What jobs may use of the daemon.
 
@@ -82,6 +127,7 @@ class Tools:
     name_ok: Callable[[], Awaitable[bool]]
     deadman: DeadmanSettings | None = None
     keepalive: KeepaliveTools | None = None
+    backups: BackupTools | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +137,8 @@ class Job:
     `trigger` makes the schedule, None when the configuration has no use for the job. `run` returns
     one line for the record; it raises `AionError` for what it could not do, and anything else it
     raises is a crash. `heavy`: never two of these at once. `misfire_grace_s`: how late it may still
-    start. `catch_up`: made up for, once, when it was missed while the daemon was down.
+    start. `catch_up`: made up for, once, when it was missed while the daemon was down. `resume`:
+    begun anew at the next start when the daemon ended in the midst of it.
     """
 
     name: str
@@ -100,3 +147,4 @@ class Job:
     heavy: bool
     misfire_grace_s: int
     catch_up: bool
+    resume: bool = False

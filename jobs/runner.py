@@ -22,10 +22,13 @@ from orchestrator.core.model import Now
 from orchestrator.errors import AionError, StoreError
 
 CRASHED = "crashed: "
+STOPPED = "stopped with the daemon"
+DIED = f"{CRASHED}the daemon died while it ran"
 QUARANTINE_AFTER = 2
 NOT_IF_NEXT_WITHIN_S = 7200.0
 SAID = 300  # characters of what a run says that are kept
 _HISTORY = 10
+_CUT_SHORT = (STOPPED, DIED)
 
 log = structlog.get_logger()
 
@@ -88,8 +91,16 @@ class JobView:
     said: str = ""
 
 
+def nothing_more(tools: Tools) -> Sequence[Job]:  # noqa: ARG001 - it is the one that needs nothing
+    """Give no jobs besides the fixed ones."""
+    return ()
+
+
 class Runner:
-    """Owns the schedule. `report` takes `Flagged("job_quarantined", …)`."""
+    """Owns the schedule. `report` takes `Flagged("job_quarantined", …)`.
+
+    `more` gives the jobs that the configuration makes, anew after each reload.
+    """
 
     def __init__(
         self,
@@ -98,7 +109,9 @@ class Runner:
         *,
         table: JobLog,
         report: Callable[[Flagged], None],
+        more: Callable[[Tools], Sequence[Job]] = nothing_more,
     ) -> None:
+        self._more = more
         self._schedule, self._table, self._report = tuple(schedule), table, report
         self._heavy = asyncio.Lock()
         self._tasks: set[asyncio.Future[Any]] = set()
@@ -106,7 +119,8 @@ class Runner:
 
     def _arrange(self, tools: Tools) -> None:
         self._tools = tools
-        found = ((job, job.trigger(tools)) for job in self._schedule)
+        jobs = (*self._schedule, *self._more(tools))
+        found = ((job, job.trigger(tools)) for job in jobs)
         self._entries = {
             job.name: _Entry(job, trigger) for job, trigger in found if trigger is not None
         }
@@ -165,10 +179,10 @@ class Runner:
         text, ok = await self._spawn(self._run(entry))
         return Answer(f"{name}: {text}", None if ok else "conflict")
 
-    def start_now(self, name: str) -> Answer:
-        """Start a job because another schedule than ours says so, and wait for nothing.
+    def start_now(self, name: str, *, operator: bool = False) -> Answer:
+        """Start a job and wait for nothing.
 
-        That is not the operator: a job in quarantine stays there.
+        Another schedule than ours is not the `operator`: a job in quarantine stays there.
         """
         entry = self._entries.get(name)
         if entry is None:
@@ -176,7 +190,7 @@ class Runner:
             return Answer(f"no job is called {name}; there are: {known}", "unknown")
         if entry.running:
             return Answer(f"{name} is running already", "running")
-        if entry.crashes >= QUARANTINE_AFTER:
+        if entry.crashes >= QUARANTINE_AFTER and not operator:
             text = f"{name} is in quarantine, for it crashed again and again: {entry.problem}"
             return Answer(text, "conflict")
         entry.running = True  # at once: its task begins later
@@ -209,7 +223,7 @@ class Runner:
         for run in runs:
             problem = run.problem
             if run.finished_at is None:
-                problem = f"{CRASHED}the daemon died while it ran"
+                problem = DIED
                 await self._table.job_finished(run.id, now, problem)
             problems.append(problem)
         if runs:
@@ -227,6 +241,8 @@ class Runner:
             if not entry.job.catch_up or entry.last is None:
                 continue
             due = _next(entry.trigger, entry.last)
+            if entry.job.resume and entry.problem in _CUT_SHORT:
+                due = entry.last
             after = _next(entry.trigger, wall)
             if due is None or due > wall:
                 continue
@@ -274,7 +290,7 @@ class Runner:
         now = self._tools.now()
         run = await self._table.job_started(entry.job.name, now)
         entry.last = now.wall
-        text, problem = "", "stopped with the daemon"
+        text, problem = "", STOPPED
         try:
             text = await entry.job.run(self._tools)
             problem = ""

@@ -20,8 +20,8 @@ from typing import Any
 import structlog
 import uvloop
 
-from jobs import SCHEDULE
-from jobs.base import KeepaliveTools, Tools
+from jobs import SCHEDULE, backing
+from jobs.base import BackupTools, KeepaliveTools, Tools
 from jobs.runner import Runner
 from orchestrator import __version__
 from orchestrator.assembly import Assembly, Outside
@@ -146,7 +146,13 @@ class Daemon:
         )
         self._assembly = Assembly(self._config, saved, self._store, self._outside)
         self._loop = loop = self._assembly.loop
-        self._jobs = Runner(SCHEDULE, self._tools(), table=self._store, report=loop.report)
+        self._jobs = Runner(
+            SCHEDULE,
+            self._tools(),
+            table=self._store,
+            report=loop.report,
+            more=backing.jobs,
+        )
         self._web = self._build_web()
         loop.watch(self._web.metrics.observe_probe)
         loop.time(self._web.metrics.turn, self._web.metrics.committed)
@@ -167,6 +173,7 @@ class Daemon:
                 loop=self._loop,
                 store=self._store,
                 jobs=self._jobs,
+                backups=lambda: backing.view(self._config.backups, self._jobs.view()),
                 reload=self.reload,
                 tell=tell,
                 version=__version__,
@@ -191,6 +198,7 @@ class Daemon:
                 spent=counts.add,
                 asked=self._asked,
             ),
+            backups=BackupTools(self._config.backups, self._outside.children, self._loop.report),
         )
 
     async def _start(self) -> None:
@@ -274,7 +282,8 @@ class Daemon:
         self._web.change_token(new.web.admin_token_sha256)
         self._web.change_hooks(new.web.hooks)
         self._web.change_registering(new.web)
-        scheduled = [(one.deadman, one.keepalive, one.timezone) for one in (old, new)]
+        backing.forget(old.backups, new.backups, self._loop.report)
+        scheduled = [(one.deadman, one.keepalive, one.backups, one.timezone) for one in (old, new)]
         if scheduled[0] != scheduled[1]:
             await self._jobs.configure(self._tools(), self._assembly.settled.wait())
 

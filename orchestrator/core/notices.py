@@ -37,6 +37,8 @@ FLAGS: Mapping[str, Severity] = {
     "disk_full": Severity.CRITICAL,
     "job_quarantined": Severity.WARNING,
     "name_unreachable": Severity.CRITICAL,
+    "backup_failed": Severity.WARNING,
+    "backup_stale": Severity.CRITICAL,
     "config_refused": Severity.WARNING,
 }
 OF_BACKEND = (

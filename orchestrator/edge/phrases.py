@@ -191,6 +191,16 @@ KINDS: dict[str, Phrases] = {
         body=(N_("{detail}."), N_("To try it again: aion job run {subject}")),
         over=(N_("The job {subject} runs again"),),
     ),
+    "backup_failed": Phrases(
+        titles=(N_("The backup {subject} failed"),),
+        body=(N_("{detail}."), N_("To try it again: aion backup run {subject}")),
+        over=(N_("The backup {subject} is well again"),),
+    ),
+    "backup_stale": Phrases(
+        titles=(N_("The backup {subject} is out of date"),),
+        body=(N_("{detail}."), N_("To see what there is: aion backup list {subject}")),
+        over=(N_("The backup {subject} is up to date again"),),
+    ),
     "restart_needed": Phrases(
         titles=(N_("Please start {backend}"),),
         body=(N_("{reason}."), N_("Open {url}")),

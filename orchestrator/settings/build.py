@@ -22,7 +22,7 @@ from orchestrator.core.model import (
 )
 from orchestrator.edge.alerts import AlertSettings, Channel
 from orchestrator.edge.dns.base import DnsSettings
-from orchestrator.settings import dnschecks, quotas, schema
+from orchestrator.settings import backups, dnschecks, quotas, schema
 from orchestrator.settings.carriers import Config
 from orchestrator.settings.checks import url_of
 from orchestrator.settings.policies import policy
@@ -56,6 +56,7 @@ def build(reading: Reading, environ: Mapping[str, str]) -> Config:
         alerts=_alerts(reading),
         deadman=_deadman(reading),
         keepalive=_keepalive(reading),
+        backups=backups.build(reading, state),
         controls=tuple(settings.health.controls),
         web=WebSettings(
             host=server.listen[0],

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from backends.base import Plan
-from jobs.base import DeadmanSettings, KeepaliveSettings
+from jobs.base import BackupSettings, DeadmanSettings, KeepaliveSettings
 from orchestrator.core.model import FleetConfig
 from orchestrator.edge.alerts import AlertSettings
 from orchestrator.edge.dns.base import DnsSettings
@@ -31,6 +31,7 @@ class Config:
     alerts: AlertSettings
     deadman: DeadmanSettings | None
     keepalive: tuple[KeepaliveSettings, ...]
+    backups: tuple[BackupSettings, ...]
     controls: tuple[str, ...]
     web: WebSettings
     database: str
@@ -49,6 +50,8 @@ class Config:
             yield channel.url
         if self.deadman is not None:
             yield self.deadman.ping_url
+        for backup in self.backups:
+            yield from backup.secrets()
 
 
 def signed(config: Config, instance: str) -> Config:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from backends import CANARYLESS, ENGINES, KINDS, powered, registers
 from orchestrator.settings import (
+    backups,
     clientchecks,
     credentials,
     dnschecks,
@@ -41,10 +42,10 @@ _NOT_YET = {
 def check(reading: Reading) -> None:
     """Add what is wrong to the reading's problems, and what surprises to its warnings."""
     groups = (_names, _server, _health, _backends, _services, _secrets)
-    tables = (dnschecks, hookchecks, keepalivechecks, clientchecks, quotas)
+    tables = (dnschecks, hookchecks, keepalivechecks, clientchecks, quotas, backups)
     for group in (*groups, *(table.check for table in tables)):
         reading.problems += group(reading)
-    for notes in (_unused, _surprises, keepalivechecks.notes):
+    for notes in (_unused, _surprises, keepalivechecks.notes, backups.notes):
         reading.warnings += notes(reading)
 
 
@@ -99,11 +100,6 @@ def _server(reading: Reading) -> Iterator[Problem]:
         yield Problem(path, f'{dotted(path)}: expected "sqlite:///" and a file name')
     elif set(server.database[10:]) & set("?#:\0") or not server.database.isprintable():
         yield Problem(path, f"{dotted(path)}: a file name without `?`, `#` and `:`")
-    if reading.settings.backups or not reading.sound(("backups",)):
-        text = (
-            "backups: not built into this version, so nothing would be backed up; remove this table"
-        )
-        yield Problem(("backups",), text, on_key=True)
 
 
 def _health(reading: Reading) -> Iterator[Problem]:

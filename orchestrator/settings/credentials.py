@@ -53,17 +53,20 @@ def name_problem(name: str) -> str | None:
     return None
 
 
-def find(name: str, sources: Sources) -> str:
-    """Return a secret. Raises ConfigError with what is wrong, which never holds the secret."""
+def find(name: str, sources: Sources, *, lines: bool = False) -> str:
+    """Return a secret; `lines`: it is a whole file, such as an rclone.conf.
+
+    Raises ConfigError with what is wrong, which never holds the secret.
+    """
     if problem := name_problem(name):
         raise ConfigError(problem)
     if sources.systemd and (sources.systemd / name).exists():
-        return _clean(name, _read(sources.systemd / name, private=False))
+        return _clean(name, _read(sources.systemd / name, private=False), lines=lines)
     path = sources.folder / name
     if os.path.lexists(path):
-        return _clean(name, _read(path, private=True))
+        return _clean(name, _read(path, private=True), lines=lines)
     if (value := sources.environ.get(variable(name))) is not None:
-        return _clean(name, value.encode(errors="surrogateescape"))
+        return _clean(name, value.encode(errors="surrogateescape"), lines=lines)
     raise ConfigError(f"credential `{name}` not found; fix: aion secret set {name}")
 
 
@@ -99,7 +102,7 @@ def _me() -> str:
     return str(os.geteuid())
 
 
-def _clean(name: str, raw: bytes) -> str:
+def _clean(name: str, raw: bytes, *, lines: bool = False) -> str:
     try:
         value = raw.decode()
     except UnicodeDecodeError:
@@ -107,6 +110,8 @@ def _clean(name: str, raw: bytes) -> str:
     value = value.removesuffix("\n").removesuffix("\r")
     if not value.strip():
         raise ConfigError(f"credential `{name}` is empty; fix: aion secret set {name}")
+    if lines and not any(c < " " and c not in "\r\n\t" for c in value):
+        return value
     if not value.isprintable() or value != value.strip():
         text = "holds blanks around it, more than one line, or control characters"
         raise ConfigError(f"credential `{name}` {text}; fix: aion secret set {name}")

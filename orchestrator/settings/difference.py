@@ -33,6 +33,7 @@ def differences(old: Config, new: Config) -> list[Difference]:
     found += _tables(
         "DNS of service", {d.service: d for d in old.dns}, {d.service: d for d in new.dns}
     )
+    found += _tables("backup", {b.name: b for b in old.backups}, {b.name: b for b in new.backups})
     found += _tables("hook", old.web.hooks, new.web.hooks)
     found += _clients(old.web.clients, new.web.clients)
     found += [

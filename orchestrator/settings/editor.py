@@ -14,7 +14,6 @@ def schema() -> dict[str, Any]:
     """Make the schema; each kind of backend has its own keys."""
     found = Settings.model_json_schema(by_alias=True)
     definitions: dict[str, Any] = found["$defs"]
-    found["properties"].pop("backups", None)
     common = Backend.model_json_schema(by_alias=True)
     definitions.pop("Backend", None)
     definitions |= common.pop("$defs", {})

@@ -34,7 +34,7 @@ class Row:
 def rows(reading: Reading) -> list[Row]:
     """List every key that has a value, in the order of the schema."""
     found: list[Row] = []
-    left = {"backends", "services", "backups"}
+    left = {"backends", "services"}
     tables = reading.settings.model_dump(mode="json", by_alias=True, exclude=left)
     found += _walk(reading, tables, ())
     for name in reading.settings.backends:

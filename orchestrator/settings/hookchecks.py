@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Final
 
-from jobs import SCHEDULE
+from jobs import SCHEDULE, backing
 from orchestrator.settings import credentials
 from orchestrator.settings.positions import Path
 from orchestrator.settings.problems import Problem, dotted, named, nearest
@@ -58,6 +58,7 @@ def _names(reading: Reading, path: Path, hook: Hook) -> Iterator[Problem]:
     services: Collection[str] = reading.settings.services or {"default": None}
     backends = reading.declared
     jobs = [job.name for job in SCHEDULE]
+    jobs += [backing.job_name(name) for name in reading.settings.backups]
     for key, noun, name, known in (
         ("job", "job", hook.job, jobs),
         ("backend", "backend", hook.backend, backends),

@@ -23,6 +23,7 @@ from orchestrator.settings.positions import Path
 from orchestrator.settings.problems import Problem, dotted, named, nearest
 from orchestrator.settings.schema import Backend, Settings
 
+WHOLE_FILES = frozenset({"rclone_config", "google", "google_expire"})
 _ROUNDS = 50  # each leaves something out, so a few are enough
 
 
@@ -189,7 +190,8 @@ def _read_secrets(reading: Reading, sources: credentials.Sources) -> None:
         if bad_name is None:
             reading.credentials[dotted(path)] = name
         try:
-            reading.secrets[path] = credentials.find(name, sources)
+            lines = path[:1] == ("backups",) and path[-1] in WHOLE_FILES
+            reading.secrets[path] = credentials.find(name, sources, lines=lines)
         except ConfigError as error:
             reading.problems.append(Problem(path, str(error), secret=bad_name is not None))
 

@@ -193,6 +193,24 @@ def _web(text: object, *, query: bool) -> str:
     return given
 
 
+def place(text: object) -> str:
+    """Check where copies of a backup go: see `jobs.backup.targets`."""
+    from jobs.backup.errors import BadTarget  # noqa: PLC0415 - only where there are backups
+    from jobs.backup.targets import Target  # noqa: PLC0415 - as above
+
+    try:
+        return Target.parse(_text(text)).url
+    except BadTarget as error:
+        raise ValueError(str(error)) from None
+
+
+def recipient(text: object) -> str:
+    """Check the form of an age public key."""
+    if re.fullmatch(r"age1[02-9ac-hj-np-z]{58}", _text(text)) is None:
+        raise ValueError('expected the public key of age, "age1…" of 62 letters; see age-keygen')
+    return str(text)
+
+
 def is_remote(address: str) -> bool:
     """Tell whether reaching a URL or host takes more than our own machine or local network."""
     host = (split(address).hostname if "://" in address else address) or ""
@@ -289,6 +307,8 @@ Listen = Annotated[tuple[str, int], *_checked(listen, _TEXT, _listen_text)]
 Host = Annotated[str, *_checked(hostname, _TEXT)]
 Resolver = Annotated[str, *_checked(resolver, _TEXT)]
 Url = Annotated[str, *_checked(url, _TEXT)]
+Place = Annotated[str, *_checked(place, _TEXT)]
+Recipient = Annotated[str, *_checked(recipient, _TEXT)]
 Link = Annotated[str, *_checked(link, _TEXT)]
 IPv4 = Annotated[list[str], *_checked(address(4), {"anyOf": [_TEXT, _LIST]})]
 IPv6 = Annotated[list[str], *_checked(address(6), {"anyOf": [_TEXT, _LIST]})]

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Body, Query, Request
 from orchestrator.core import events, powering
 from orchestrator.core.events import Answer, Command
 from orchestrator.core.model import Fleet, Incident
-from orchestrator.web import bodies, metering, planning, views
+from orchestrator.web import backing, bodies, metering, planning, views
 from orchestrator.web.commands import Commands, told, who
 from orchestrator.web.follow import follow
 from orchestrator.web.parts import Parts
@@ -76,6 +76,7 @@ def router(admin: Admin) -> APIRouter:
     routes = APIRouter(prefix="/api")
     _overview(routes, admin)
     metering.routes(routes, admin.parts.loop)
+    backing.routes(routes, admin.parts)
     planning.add(routes, lambda: admin.fleet, admin.parts.loop.now)
     _log(routes, admin)
     _services(routes, admin)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from orchestrator.core.model import Incident
 from orchestrator.web.carrier import WebSettings
-from orchestrator.web.ports import JobsPort, LoopPort, Reload, StorePort
+from orchestrator.web.ports import Backups, JobsPort, LoopPort, Reload, StorePort
 from orchestrator.web.views import Tell
 
 
@@ -31,3 +31,4 @@ class Parts:
     tell: Tell = plainly
     version: str = "0"
     sent: Callable[[int], None] | None = None
+    backups: Backups | None = None

@@ -127,6 +127,63 @@ class JobRow(Protocol):
     def said(self) -> str: ...
 
 
+class CopyRow(Protocol):
+    """One place of a backup's last dump; `free`: bytes left there, -1 unknown."""
+
+    @property
+    def store(self) -> str: ...
+    @property
+    def ok(self) -> bool: ...
+    @property
+    def detail(self) -> str: ...
+    @property
+    def free(self) -> int: ...
+
+
+class BackupStatus(Protocol):
+    """What a backup's runs came to; times in Unix seconds, 0 for never."""
+
+    @property
+    def first_at(self) -> float: ...
+    @property
+    def run_at(self) -> float: ...
+    @property
+    def success_at(self) -> float: ...
+    @property
+    def dump(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def copies(self) -> Sequence[CopyRow]: ...
+    @property
+    def rehashed_at(self) -> float: ...
+    @property
+    def drilled_at(self) -> float: ...
+
+
+class BackupRow(Protocol):
+    """One backup, its schedule and how it stands; `next_at` in Unix seconds."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def status(self) -> BackupStatus: ...
+    @property
+    def stale_after_s(self) -> float: ...
+    @property
+    def next_at(self) -> float | None: ...
+    @property
+    def running(self) -> bool: ...
+    @property
+    def quarantined(self) -> bool: ...
+    @property
+    def problem(self) -> str: ...
+
+
+Backups = Callable[[], Awaitable[Sequence[BackupRow]]]
+"""Gives every backup as it stands."""
+
+
 class JobsPort(Protocol):
     """What the web sees of the job runner."""
 
@@ -138,8 +195,8 @@ class JobsPort(Protocol):
         """Run a job; `Answer.problem` is "unknown" or "conflict" (it is running, or failed)."""
         ...
 
-    def start_now(self, name: str) -> Answer:
-        """Start a job and wait for nothing.
+    def start_now(self, name: str, *, operator: bool = False) -> Answer:
+        """Start a job and wait for nothing; of those in quarantine only for the `operator`.
 
         `Answer.problem` is "unknown", "conflict" (in quarantine) or "running".
         """

@@ -339,6 +339,8 @@ def test_every_key_of_the_explained_file_is_right_once_it_is_used(tmp_path):
     }
     environ |= {
         "AION_CREDENTIAL_TELEGRAM": "1:a", "AION_CREDENTIAL_SMTP_URL": "mailto://a", "AION_CREDENTIAL_HEALTHCHECKS": "https://a.org",
+        "AION_CREDENTIAL_PG_DSN": "postgresql://a:b@h/d", "AION_CREDENTIAL_DRILL_DSN": "host=h", "AION_CREDENTIAL_HC_BACKUP": "https://a.org",
+        "AION_CREDENTIAL_AGE_IDENTITY": "AGE-SECRET-KEY-1A",
     }  # fmt: skip
     config = load(path, environ=environ)
     assert set(config.plans) == {"local", "tunnel", "groq", "rehearsal", "colab", "gpu-box"}

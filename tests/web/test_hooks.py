@@ -32,7 +32,7 @@ class Jobs:
     async def run_now(self, name: str) -> Answer:
         raise AssertionError("a hook waits for nothing")
 
-    def start_now(self, name: str) -> Answer:
+    def start_now(self, name: str, *, operator: bool = False) -> Answer:
         self.started.append(name)
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 

@@ -1,0 +1,113 @@
+"""`/api/backups`: how each backup stands, and having one made now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fastapi import APIRouter
+
+from orchestrator.core.model import Now
+from orchestrator.web.parts import Parts
+from orchestrator.web.ports import BackupRow
+from orchestrator.web.problems import Problem, unknown
+from orchestrator.web.standing import rfc3339
+from orchestrator.web.viewing import View
+from orchestrator.web.views import Time
+
+
+class CopyView(View):
+    """One place of the last dump. `free`: bytes left there, null where the store does not say."""
+
+    store: str
+    ok: bool
+    detail: str
+    free: int | None
+
+
+class BackupView(View):
+    """A backup. `dump` and `size` (bytes, as stored) are of the last run that made one.
+
+    `problem`: "" if its last run was well. `stale_at`: when it will be out of date, or is since.
+    `rehashed_at`, `drilled_at`: when all copies were last read back, and a dump last restored.
+    """
+
+    name: str
+    next_at: Time | None
+    last_at: Time | None
+    success_at: Time | None
+    stale_at: Time | None
+    stale: bool
+    running: bool
+    quarantined: bool
+    dump: str
+    size: int
+    copies: list[CopyView]
+    problem: str
+    rehashed_at: Time | None
+    drilled_at: Time | None
+
+
+class Started(View):
+    """A backup was begun; `/api/backups` shows when it ends."""
+
+    text: str
+
+
+def routes(router: APIRouter, parts: Parts) -> None:
+    """Add the routes."""
+
+    @router.get("/backups", tags=["look"])
+    async def backups() -> list[BackupView]:
+        """All backups."""
+        found = await _rows(parts)
+        return [_view(one, parts.loop.now()) for one in found]
+
+    @router.post("/backups/{name}/run", tags=["command"], status_code=202)
+    async def run(name: str) -> Started:
+        """Begin a backup now, besides its schedule; it takes as long as it takes."""
+        known = [one.name for one in await _rows(parts)]
+        if parts.jobs is None or name not in known:
+            raise unknown("backup", name, known)
+        answer = parts.jobs.start_now(f"backup-{name}", operator=True)
+        if answer.problem is not None:
+            raise Problem(409, answer.problem, answer.text)
+        return Started(text=answer.text)
+
+
+async def _rows(parts: Parts) -> Sequence[BackupRow]:
+    return await parts.backups() if parts.backups is not None else ()
+
+
+def _view(row: BackupRow, now: Now) -> BackupView:
+    ahead_s = now.at - now.wall
+    status = row.status
+
+    def shown(wall: float | None) -> Time | None:
+        return rfc3339(wall + ahead_s, now) if wall else None
+
+    since = status.success_at or status.first_at
+    stale_at = since + row.stale_after_s if since else None
+    return BackupView(
+        name=row.name,
+        next_at=shown(row.next_at),
+        last_at=shown(status.run_at),
+        success_at=shown(status.success_at),
+        stale_at=shown(stale_at),
+        stale=stale_at is not None and stale_at <= now.wall,
+        running=row.running,
+        quarantined=row.quarantined,
+        dump=status.dump,
+        size=status.size,
+        copies=[
+            CopyView(
+                store=one.store,
+                ok=one.ok,
+                detail=one.detail,
+                free=None if one.free < 0 else one.free,
+            )
+            for one in status.copies
+        ],
+        problem=row.problem,
+        rehashed_at=shown(status.rehashed_at),
+        drilled_at=shown(status.drilled_at),
+    )

@@ -1,0 +1,111 @@
+"""`[backups.NAME]`: what is refused, and the plan that it comes to."""
+
+import json
+
+import pytest
+
+from jobs.backup.form import Plan
+from orchestrator.errors import ConfigError
+from orchestrator.settings import diff, load
+
+BACKEND = '[backends.lab]\nkind = "static"\nengine = "ollama"\nurl = "http://127.0.0.1:9"\n'
+BASE = 'schedule = "0 3 * * *"\ndsn = { credential = "pg" }\ncopies = ["file:/mnt/a"]\n'
+ENVIRON = {
+    "AION_CREDENTIAL_PG": "postgresql://me:canary-pw@h/d",
+    "AION_CREDENTIAL_CONF": "[drive]\ntype = drive\ntoken = {}\n",
+    "AION_CREDENTIAL_KEY": '{\n "type": "service_account"\n}',
+    "AION_CREDENTIAL_DELETER": '{"type": "service_account", "n": 2}',
+}
+
+
+@pytest.fixture
+def backup(tmp_path):
+    def read(text, name="main"):
+        path = tmp_path / "aion.toml"
+        path.write_text(f"{BACKEND}[backups.{name}]\n{text}")
+        return load(path, environ={**ENVIRON, "STATE_DIRECTORY": str(tmp_path / "state")})
+
+    return read
+
+
+def test_the_least_that_a_backup_needs_makes_a_whole_plan_that_travels_as_json(backup, tmp_path):
+    config = backup(BASE)
+    (one,) = config.backups
+    assert one.plan.spool == str(tmp_path / "state/backups/main")
+    assert one.plan.dsn == "postgresql://me:canary-pw@h/d"
+    assert one.stale_after_s == 26 * 3600  # two hours after the next is due
+    assert not one.drills
+    assert Plan.from_json(json.loads(json.dumps(one.plan.to_json()))) == one.plan
+    assert "canary-pw" in set(config.secrets())
+    assert "canary-pw" not in repr(config)
+    assert any("every copy is on this machine" in line for line in config.warnings)
+    assert any("no drill is set" in line for line in config.warnings)
+
+
+def test_each_store_is_given_its_own_key_and_no_other(backup):
+    config = backup(
+        BASE.replace('"file:/mnt/a"', '"rclone:drive:b", "gs://bkt/p", "file:/mnt/a"')
+        + 'rclone_config = { credential = "conf" }\ngoogle = { credential = "key" }\n'
+        'google_expire = { credential = "deleter" }\ndelete = false\n'
+    )
+    drive, bucket, folder = config.backups[0].plan.copies
+    assert (bool(drive.access.rclone_config), drive.access.google) == (True, "")
+    assert (bucket.access.rclone_config, bucket.access.can_delete) == ("", False)
+    assert bucket.expire is not None
+    assert bucket.expire.google != bucket.access.google
+    assert folder.access.rclone_config == folder.access.google == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "line", "said"),
+    [
+        (('"file:/mnt/a"', '"file:/mnt/a", "rclone:x:$(id)"'), 8, "cannot stand in a path"),
+        (('"file:/mnt/a"', '"s3://b"'), 8, "is no place for a copy"),
+        (('"file:/mnt/a"', '"gs://bucket"'), 8, "needs the credential `google`"),
+        (('"file:/mnt/a"', '"rclone:x:y"'), 8, "needs `rclone_config`"),
+        (('"file:/mnt/a"', '"file:/mnt/a", "file:/mnt/a/"'), 8, "the same place twice"),
+        (("0 3 * * *", "0 3 * *"), 6, "is not a cron line"),
+        (("0 3 * * *", "0 3 31 2 *"), 6, "never comes round"),
+        (('"pg"', '"deleter"'), 7, "does not hold a DSN"),
+        (('"pg"', '"nowhere"'), 7, "credential `nowhere` not found"),
+        (("copies", 'stale_after = "24h"\ncopies'), 8, "not longer than the schedule's own 1d"),
+        (("copies", "keep = { daily = 0, weekly = 0, monthly = 0 }\ncopies"), 8, "keeps nothing"),
+        (("copies", 'drill = "hourly"\ncopies'), 8, "drill"),
+        (("copies", 'encrypt = { recipient = "age1x" }\ncopies'), 8, "expected the public key"),
+        (("copies", "colour = 1\ncopies"), 8, "unknown key"),
+    ],
+)
+def test_what_is_wrong_is_shown_with_its_line_and_a_caret(backup, change, line, said):
+    with pytest.raises(ConfigError) as caught:
+        backup(BASE.replace(*change))
+    text = str(caught.value)
+    assert said in text
+    assert f"{line} | " in text
+    assert "^" in text
+
+
+@pytest.mark.parametrize("kind", ["export", "sync"])
+def test_exports_and_syncs_are_refused_in_one_clear_line(backup, kind):
+    with pytest.raises(ConfigError, match=f"backups.main.{kind}: not built into this version"):
+        backup(BASE + f'[[backups.main.{kind}]]\nname = "x"\n')
+
+
+def test_a_drill_of_what_is_encrypted_needs_the_key(backup):
+    key = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
+    with pytest.raises(ConfigError, match=r"set encrypt\.identity"):
+        backup(BASE + f'drill = "weekly"\nencrypt = {{ recipient = "{key}" }}\n')
+
+
+def test_a_name_that_dumps_cannot_have_is_refused(backup):
+    with pytest.raises(ConfigError, match="a backup's name is"):
+        backup(BASE, name='"a.b"')
+
+
+def test_a_reload_names_the_backup_that_changes_and_none_of_its_secrets(backup):
+    old = backup(BASE)
+    new = backup(BASE.replace("0 3", "0 4"))
+    assert diff(old, new) == ["backup `main` changes: schedule"]
+    assert diff(old, backup(BASE, name="other")) == [
+        "backup `other` is added",
+        "backup `main` is removed",
+    ]
