@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -148,23 +149,24 @@ def test_a_canary_that_changed_or_is_gone_is_found(pg16: Postgres, tmp_path: Pat
 def test_what_is_in_a_dump_has_no_power_on_the_server_it_is_tried_on(
     pg16: Postgres, tmp_path: Path
 ) -> None:
-    proof = tmp_path / "pwned"
-    tmp_path.chmod(0o777)
+    everybodys = Path(tempfile.mkdtemp(dir="/tmp"))
+    everybodys.chmod(0o777)
+    proof = everybodys / "pwned"
+    # A check runs when the rows are restored, as whoever restores them.
     evil = f"""
-    create table t(i int); insert into t values (1);
-    create function evil() returns int language plpgsql immutable as $$ begin
+    create function evil() returns int language plpgsql volatile as $$ begin
       begin execute 'copy (select 1) to program ''touch {proof}'''; exception when others then end;
-      begin execute 'alter role current_user superuser'; exception when others then end;
       begin execute 'create role intruder superuser'; exception when others then end;
       return 1; end $$;
-    create index on t((evil()));
+    create table t(i int, check (evil() = 1)); insert into t values (1);
     create table "x; \\! touch {proof}"(i int); comment on table t is E'\\n\\\\! touch {proof}\\n';
     """
     one = backed(pg16.new(evil), tmp_path, drill=on(pg16))
-    proof.unlink(missing_ok=True)  # the superuser who made it was let to
-    pg16.run("drop role if exists intruder")
+    proof.unlink()  # the superuser who made it was let to
+    pg16.run("drop role intruder")
     assert tried(one, tmp_path).problems == ()
     assert not proof.exists()
+    everybodys.rmdir()
     assert pg16.run("select 1 from pg_roles where rolname = 'intruder'") == []
 
 

@@ -563,3 +563,29 @@ def test_what_cannot_be_checked_tonight_neither_counts_nor_expires(
     ]
     run(one, ports(clock))
     assert len(dumps(tmp_path / "s1")) == 3
+
+
+def test_a_crash_while_dumps_expire_leaves_none_that_is_half_there(
+    dsn: str, tmp_path: Path
+) -> None:
+    clock = HandClock()
+    daily = plan(dsn, tmp_path / "spool", tmp_path / "s1", keep=Keep(daily=9))
+    for _ in range(6):
+        assert run(daily, ports(clock)).ok
+        clock.at += DAY_S
+    one, crashes = replace(daily, keep=Keep(daily=1, weekly=0, monthly=0)), 0
+
+    def fault(operation: str, name: str) -> None:
+        nonlocal crashes
+        if operation == "delete done" and "main-" in name:
+            crashes += 1
+            raise Crash
+
+    for _ in range(3):
+        with pytest.raises(Crash):
+            run(one, ports(clock, fault))
+        assert len(dumps(tmp_path / "s1")) >= 3
+        clock.at += DAY_S
+    assert crashes == 3
+    assert run(one, ports(clock)).ok
+    assert len(dumps(tmp_path / "s1")) == 3
