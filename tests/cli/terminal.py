@@ -15,7 +15,7 @@ import time  # noqa: TID251 - deadlines for real processes
 from dataclasses import dataclass
 
 COMMAND = [sys.executable, "-m", "orchestrator.cli"]
-LONGEST_S = 30.0
+LONGEST_S = 90.0
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class OnTerminal:
     def until(self, text: str) -> str:
         """Read until `text` was shown."""
         self._read(lambda: text in self.shown)
-        assert text in self.shown, self.shown
+        self._hold(text in self.shown)
         return self.shown
 
     def until_lines(self, count: int, start: str) -> None:
@@ -80,7 +80,13 @@ class OnTerminal:
             return [line for line in lines if line.startswith(start)]
 
         self._read(lambda: len(whole()) >= count)
-        assert len(whole()) >= count, self.shown
+        self._hold(len(whole()) >= count)
+
+    def _hold(self, true: bool) -> None:
+        """Fail where what was waited for did not come, and leave nothing running then."""
+        if not true:
+            os.killpg(self.child.pid, signal.SIGKILL)
+        assert true, self.shown
 
     def type(self, text: str) -> None:
         os.write(self._ours, text.encode())
@@ -91,9 +97,17 @@ class OnTerminal:
     def end(self) -> Ran:
         """Read to the end; returns exit status and everything shown."""
         self._read(lambda: False)
-        code = self.child.wait(LONGEST_S)
+        self._hold(self._ended())
+        code = self.child.wait()
         os.close(self._ours)
         return Ran(code, self.shown.replace("\r\n", "\n"))
+
+    def _ended(self) -> bool:
+        try:
+            self.child.wait(LONGEST_S)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
 
     def _read(self, enough) -> None:
         deadline = time.monotonic() + LONGEST_S
