@@ -33,9 +33,13 @@ class Registered:
 
 @dataclass(frozen=True, slots=True)
 class Beaten:
-    """What the daemon answered to a heartbeat: the end, the keys, and orders as (id, do)."""
+    """What the daemon answered to a heartbeat: the end, who may come in, and orders as (id, do).
+
+    `access`, `client_keys`: None where it did not say.
+    """
 
     ends_in_s: float | None
+    access: str | None
     client_keys: tuple[str, ...] | None
     orders: tuple[tuple[str, str], ...]
 
@@ -75,10 +79,11 @@ class Link:
             raise Unknown(_told(status, said))
         if status != 200:
             raise Away(f"the daemon answers {_told(status, said)}", _after(said))
-        keys = said.get("client_keys")
+        keys, access = said.get("client_keys"), said.get("access")
         try:
             return Beaten(
                 ends_in_s=_left(said.get("ends_at"), date),
+                access=None if access is None else str(access),
                 client_keys=None if keys is None else tuple(map(str, keys)),
                 orders=tuple(
                     (str(one["id"]), str(one["do"])) for one in said.get("commands") or ()

@@ -238,11 +238,13 @@ class Membership:
         self._said = said
         self._orders.acknowledged(done)
         self._ends_in(answer.ends_in_s)
-        keys = answer.client_keys
-        if keys is not None and list(keys) != session.client_keys:
-            session.client_keys = list(keys)
+        before = session.access, session.client_keys
+        session.access = answer.access or session.access
+        if answer.client_keys is not None:
+            session.client_keys = list(answer.client_keys)
+        if (session.access, session.client_keys) != before:
             gateway = self._proxy.door.gateway if self._proxy.door is not None else ()
-            self._proxy.door = Door(session.access, keys, gateway)
+            self._proxy.door = Door(session.access, tuple(session.client_keys), gateway)
             self._keep()
         self._orders.take(answer.orders)
 

@@ -41,6 +41,7 @@ class Beaten(View):
     """What an agent is told with each heartbeat."""
 
     ends_at: Time | None
+    access: Literal["gateway", "clients", "open"]
     client_keys: list[str]
     commands: list[Commanded]
 

@@ -135,6 +135,7 @@ class Sessions:
         acknowledged = {number for number, _ in done}
         return {
             "ends_at": rfc3339(session.ends_at, self._loop.now()),
+            "access": self._registrar.access(backend),
             "client_keys": self._registrar.keys(backend),
             "commands": [
                 {"id": order.id, "do": order.do.value}

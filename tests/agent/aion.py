@@ -149,7 +149,8 @@ class Aion:
         open_ = [
             {"id": i, "do": do} for i, do in self.commands.items() if i not in self.acknowledged
         ]
-        return 200, {"ends_at": self.ends_at, "client_keys": self.clients, "commands": open_}
+        admitted = {"access": self.access, "client_keys": self.clients}
+        return 200, {"ends_at": self.ends_at, **admitted, "commands": open_}
 
     def leave(self, ident, token):
         self.strict(self.sessions.get(ident) == token, "leaves with a wrong token")

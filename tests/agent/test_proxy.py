@@ -85,6 +85,17 @@ def test_client_keys_come_and_go_with_heartbeats(world):
     until(lambda: statuses(agent, key="new-key") == 401, "the key is not let in any more")
 
 
+def test_a_door_that_was_opened_to_all_is_shut_while_the_session_goes_on(world):
+    world.aion.access = "open"
+    agent = world.agent(engine_url=world.engine())
+    world.ready()
+    assert statuses(agent) == 200
+    world.aion.access = "gateway"
+    until(lambda: statuses(agent) == 401, "nobody is let in any more")
+    assert statuses(agent, key=world.key()) == 200
+    assert len(world.aion.registrations) == 1
+
+
 @pytest.mark.parametrize(
     "path",
     [

@@ -26,6 +26,7 @@ def test_a_heartbeat_reaches_the_core_and_is_answered_from_the_snapshot():
         assert answer.status_code == 200
         assert answer.json() == {
             "ends_at": "2026-09-22T02:03:21Z",
+            "access": "clients",
             "client_keys": list(CLIENTS.values()),
             "commands": [],
         }

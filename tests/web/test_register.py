@@ -278,16 +278,23 @@ def test_client_keys_go_only_where_clients_are_let_in(access):
     begin(test, registering={"colab": RegisterSettings(("box.example.org",), access=access)})
 
 
-def test_a_reload_changes_hosts_and_client_keys_at_once():
+def test_a_reload_changes_hosts_access_and_client_keys_at_once():
     async def test(site: Site) -> None:
         agent = await Agent.of(site)
         settings = site.web.parts.settings
         new = sha("another-key")
+        hosts = {"colab": RegisterSettings(("box.example.org",), access="open")}
+        site.web.change_registering(
+            replace(settings, registering=hosts, clients={**CLIENTS, "app": new})
+        )
+        assert (await agent.beats()).json()["access"] == "open"
         hosts = {"colab": RegisterSettings(("box.example.org",))}
         site.web.change_registering(
             replace(settings, registering=hosts, clients={**CLIENTS, "app": new})
         )
-        assert set((await agent.beats()).json()["client_keys"]) == {new, *CLIENTS.values()}
+        told = (await agent.beats()).json()
+        assert told["access"] == "clients"
+        assert set(told["client_keys"]) == {new, *CLIENTS.values()}
         refused(await register(site), 422, "allow_hosts")
 
     begin(test)
