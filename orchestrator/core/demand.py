@@ -60,7 +60,8 @@ def resting(spec: Backend, state: BackendState) -> bool:
     power = state.power
     if power is None or not spec.powered:
         return False
-    return power.phase in (PowerPhase.OFF, PowerPhase.STARTING, PowerPhase.STOPPING)
+    away = power.phase in (PowerPhase.OFF, PowerPhase.STARTING, PowerPhase.STOPPING)
+    return away or starting(state)
 
 
 def ends_at(state: BackendState) -> float:

@@ -19,7 +19,7 @@ from orchestrator.core.events import (
 )
 from orchestrator.core.lives import Do, PowerPhase, Session, Token
 from orchestrator.core.meters import MeterSpec, Unit
-from orchestrator.core.model import HealthPolicy, Source, Tier, Verdict
+from orchestrator.core.model import Health, HealthPolicy, Source, Tier, Verdict
 from orchestrator.core.powering import (
     Ask,
     AskPower,
@@ -657,6 +657,19 @@ def test_a_vm_does_not_keep_the_operator_from_hearing_of_a_cheaper_one():
     cloud.lives(60, down="a")
     assert world.active == "v"
     assert "restart_needed:chat" in told_of(world)
+
+
+def test_one_that_is_on_and_still_boots_is_not_told_of_as_down():
+    world, cloud = world_of(backend("a"), vm("v"), backend("c", tier=Tier.PAID))
+    cloud.machines["v"].boot_s = 300.0
+    cloud.lives(30, up="ac")
+    assert world.fleet.backends["v"].health is Health.DOWN
+    cloud.lives(250, up="c", down="a")
+    assert power(world, "v").phase is PowerPhase.ON
+    assert not power(world, "v").booted
+    assert "backend_down:v" not in world.fleet.incidents
+    cloud.lives(100, up="c", down="a")
+    assert world.fleet.backends["v"].health is Health.UP
 
 
 def test_an_incident_of_a_failed_start_is_over_once_it_is_up():
