@@ -55,6 +55,7 @@ NOUNS = (
     Noun("backend", "backend", "app", "List, show, check, drain, start, stop, restart …", STEER),
     Noun("token", "token", "app", "What backends register with: new, list, revoke", STEER),
     Noun("job", "job", "app", "Scheduled work: list, run", STEER),
+    Noun("backup", "backup", "app", "Dumps: run, list, verify, restore, drill, accept", STEER),
     Noun("dns", "dns", "app", "The stable name's record: show, sync", STEER),
     Noun("alert", "alert", "app", "Try the alert channels", STEER),
     Noun("reload", "reload", "reload", "Read the configuration again", STEER),

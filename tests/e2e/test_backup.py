@@ -78,3 +78,62 @@ def test_a_failure_opens_an_incident_that_the_next_success_closes(world, dsn, tm
     (tmp_path / "file").unlink()
     assert world.aion("job", "run", "backup-main", "-y").returncode == 0
     until(lambda: "backup_failed" not in world.kinds(), "it is over")
+
+
+def test_a_copy_that_rots_is_found_and_the_other_brings_every_row_back(world, dsn, pg16, tmp_path):
+    stores = [tmp_path / "a", tmp_path / "b"]
+    nightly(world, dsn, *stores)
+    world.serve_from("alpha")
+    world.boot()
+    done = world.aion("backup", "run", "main", "-y")
+    assert done.returncode == 0, done.stderr
+    (one,) = world.api("backups")
+    archive = stores[0] / one["dump"] / "archive.dump"
+    archive.chmod(0o600)
+    data = bytearray(archive.read_bytes())
+    data[len(data) // 3] ^= 1
+    archive.write_bytes(data)
+    assert world.aion("backup", "verify", "main").returncode == 1
+    again = world.aion("backup", "run", "main", "-y")
+    assert again.returncode == 1  # each run looks at what is there
+    until(lambda: "backup_failed" in world.kinds(), "an incident names the copy")
+    world.crash()
+    world.credentials["empty"] = pg16.new()
+    world.write()
+    done = world.aion("backup", "restore", "main", one["dump"], "--to", "empty", "-y")
+    assert done.returncode == 0, done.stderr
+    assert str(stores[1]) in done.stdout
+    assert rows(world.credentials["empty"]) == rows(dsn) == ROWS
+
+
+def test_a_run_that_the_daemon_died_in_is_made_again_at_the_next_start(world, dsn, pg16, tmp_path):
+    nightly(world, dsn, tmp_path / "a")
+    world.serve_from("alpha")
+    world.boot()
+    with psycopg.connect(dsn) as holder:
+        holder.execute("lock table message in access exclusive mode")
+        assert world.post("backups/main/run").status_code == 202
+        until(lambda: pg16.run("select 1 from pg_stat_activity where query like 'LOCK TABLE%' and wait_event_type = 'Lock'"), "the dump waits")  # fmt: skip
+        assert world.post("backups/main/run").status_code == 409
+        world.crash()
+    world.boot()
+    until(lambda: world.api("backups")[0]["success_at"], "it is made up for", 60)
+
+
+def test_what_had_no_success_for_too_long_is_an_incident_and_ends_with_its_table(
+    world, dsn, tmp_path
+):
+    spool = world.state / "backups" / "main"
+    spool.mkdir(parents=True, mode=0o700)
+    (spool / "status.json").write_text(json.dumps({"first_at": 1_700_000_000.0}))
+    nightly(world, dsn, tmp_path / "a")
+    world.serve_from("alpha")
+    world.boot()
+    assert world.aion("job", "run", "backups", "-y").returncode == 0
+    until(lambda: "backup_stale" in world.kinds(), "it is out of date")
+    assert world.api("backups")[0]["stale"]
+    del world.tables["backups.main"]
+    world.write()
+    assert "backup `main` is removed" in world.aion("reload", "-y").stdout
+    until(lambda: "backup_stale" not in world.kinds(), "nothing is missed any more")
+    assert world.api("backups") == []

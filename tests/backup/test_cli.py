@@ -1,0 +1,192 @@
+"""`aion backup`, by the command itself, against real databases and stores, without a daemon."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+import pytest
+
+from tests.backup.conftest import BINS, PASSWORD
+
+ROOT = Path(__file__).parents[2]
+ROWS = 2000
+MAKE = (
+    "create table message (id int primary key, text text);"
+    f"insert into message select n, repeat(md5(n::text), 9) from generate_series(1, {ROWS}) n"
+)
+
+
+@dataclass
+class Box:
+    """A machine with a configuration, two stores and no daemon."""
+
+    folder: Path
+    dsn: str
+    stores: list[Path] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.stores = [self.folder / "a", self.folder / "b"]
+        secrets = self.folder / "credentials"
+        secrets.mkdir(mode=0o700)
+        path = secrets / "pg_dsn"
+        path.touch(mode=0o600)
+        path.write_text(self.dsn)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.config = self.folder / "aion.toml"
+        copies = ", ".join(f'"file:{store}"' for store in self.stores)
+        self.config.write_text(
+            f'[server]\nlisten = "127.0.0.1:{self.port}"\n'
+            '[backends.lab]\nkind = "static"\nengine = "ollama"\nurl = "http://127.0.0.1:9"\n'
+            '[backups.main]\nschedule = "0 3 * * *"\ndsn = { credential = "pg_dsn" }\n'
+            f'copies = [{copies}]\npg_bin = "{BINS[16]}"\n'
+        )
+
+    def aion(self, *words: str, config: bool = True, **env: str) -> subprocess.CompletedProcess:
+        given = ["--config", str(self.config)] if config else []
+        return subprocess.run(
+            [sys.executable, "-m", "orchestrator.cli", "backup", *words, *given],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+            stdin=subprocess.DEVNULL,
+            cwd=self.folder if config else "/",
+            env={
+                "PATH": f"{BINS[16]}:{os.environ['PATH']}",
+                "PYTHONPATH": str(ROOT),
+                "HOME": str(self.folder),
+                "STATE_DIRECTORY": str(self.folder / "state"),
+                **env,
+            },
+        )
+
+    def data(self, *words: str, **more) -> dict:
+        done = self.aion(*words, "--json", **more)
+        assert done.stdout, done.stderr
+        return json.loads(done.stdout)
+
+    def spoil(self, store: Path, dump: str) -> None:
+        path = store / dump / "archive.dump"
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.chmod(0o600)
+        path.write_bytes(data)
+
+
+@pytest.fixture
+def box(pg16, tmp_path):
+    return Box(tmp_path, pg16.new(MAKE))
+
+
+@pytest.fixture
+def made(box):
+    done = box.aion("run", "main", "-y")
+    assert done.returncode == 0, done.stderr
+    box.dump = box.data("list", "main")["dumps"][0]["dump"]
+    return box
+
+
+def no_password(dsn: str) -> str:
+    return dsn.replace(":" + quote(PASSWORD, safe=""), "")
+
+
+def count(dsn: str) -> int:
+    with psycopg.connect(dsn) as connection:
+        return connection.execute("select count(*) from message").fetchone()[0]
+
+
+def test_one_spoiled_copy_is_found_and_the_other_is_restored(made, pg16):
+    assert made.aion("verify").returncode == 0
+    made.spoil(made.stores[0], made.dump)
+    done = made.aion("verify", "--json")
+    assert done.returncode == 1
+    found = {one["store"]: one["ok"] for one in json.loads(done.stdout)["found"]}
+    assert found == {f"file:{made.stores[0]}": False, f"file:{made.stores[1]}": True}
+    empty = pg16.new()
+    done = made.aion("restore", "main", "--to", no_password(empty), "-y", PGPASSWORD=PASSWORD)
+    assert done.returncode == 0, done.stderr
+    assert f"file:{made.stores[1]}" in done.stdout
+    assert f"file:{made.stores[0]}: " in done.stderr
+    assert count(empty) == count(made.dsn) == ROWS
+
+
+def test_a_store_alone_is_enough_to_restore_from(made, pg16):
+    empty = pg16.new()
+    given = {"config": False, "PGPASSWORD": PASSWORD, "HOME": "/nonexistent"}
+    store = f"file:{made.stores[1]}"
+    made.config.unlink()
+    assert [one["dump"] for one in made.data("list", "--from", store, **given)["dumps"]] == [
+        made.dump
+    ]
+    answer = made.data("restore", "--from", store, "--to", no_password(empty), "-y", **given)
+    assert (answer["dump"], answer["tables"], answer["rows"]) == (made.dump, 1, ROWS)
+    assert count(empty) == ROWS
+
+
+def test_a_password_in_an_argument_is_refused_and_not_repeated(made, pg16):
+    done = made.aion("restore", "main", "--to", pg16.new(), "-y")
+    assert done.returncode == 2
+    assert "PGPASSWORD" in done.stderr
+    assert PASSWORD not in done.stderr + done.stdout
+    assert quote(PASSWORD, safe="") not in done.stderr + done.stdout
+
+
+def test_a_database_that_holds_something_is_restored_into_only_by_its_name(made, pg16):
+    full = pg16.new("create table mine (id int)", name="precious")
+    words = ("restore", "main", "--to", no_password(full), "-y")
+    done = made.aion(*words, PGPASSWORD=PASSWORD)
+    assert done.returncode == 1
+    assert "--force precious" in done.stderr
+    assert made.aion(*words, "--force", "precious", PGPASSWORD=PASSWORD).returncode == 0
+    assert count(full) == ROWS
+
+
+def test_nothing_is_done_where_nobody_can_be_asked(made, pg16):
+    empty = pg16.new()
+    done = made.aion("restore", "main", "--to", no_password(empty), PGPASSWORD=PASSWORD)
+    assert done.returncode == 2
+    assert "nobody can be asked" in done.stderr
+    assert pg16.run("select count(*) from pg_tables where schemaname = 'public'", empty.rpartition("/")[2]) == [(0,)]  # fmt: skip
+    assert made.aion("run", "main").returncode == 2
+    assert len(made.data("list")["dumps"]) == 2
+
+
+def test_a_target_may_be_a_credential_that_holds_the_whole_dsn(made, pg16):
+    empty = pg16.new()
+    done = made.aion("restore", "main", "--to", "target", "-y", AION_CREDENTIAL_TARGET=empty)
+    assert done.returncode == 0, done.stderr
+    assert count(empty) == ROWS
+
+
+def test_a_drill_restores_elsewhere_and_says_how_many_rows(made):
+    answer = made.data("drill", "main")
+    assert (answer["ok"], answer["tables"], answer["rows"]) == (True, 1, ROWS)
+
+
+def test_a_dump_much_smaller_than_the_last_waits_until_it_is_accepted(made, pg16):
+    with psycopg.connect(made.dsn, autocommit=True) as connection:
+        connection.execute("delete from message where id > 5")
+    done = made.aion("run", "main", "-y")
+    assert done.returncode == 1
+    assert "quarantine" in done.stdout
+    newest = made.data("list")["dumps"][0]
+    assert newest["quarantined"]
+    assert made.aion("accept", "main", newest["dump"], "-y").returncode == 0
+    assert not any(one["quarantined"] for one in made.data("list")["dumps"])
+
+
+def test_what_would_expire_is_shown_and_nothing_goes(made):
+    done = made.aion("run", "main", "--dry-run")
+    assert done.returncode == 0
+    assert "nothing would go" in done.stderr
+    assert made.aion("list", "nobody").returncode == 5
