@@ -76,7 +76,8 @@ def _proving(draft: Draft, incident: Incident) -> bool:
 
 def _explained(draft: Draft, service: str, ask: Ask) -> bool:
     """Say whether something that is told already asks for the same."""
-    if draft.incident(f"restart_needed:{service}") is not None:
+    told = ("restart_needed", "service_down")  # what is wanted at once is not wanted soon
+    if any(draft.incident(f"{kind}:{service}") is not None for kind in told):
         return True
     ending = draft.incident(f"session_ending:{ask.backend}")
     return ending is not None and _soon(draft, ask)

@@ -199,3 +199,10 @@ def test_of_those_that_are_down_the_one_with_most_hours_left_is_named_but_never_
     assert needed(paid, a) == "a"
     spent = MeterSpec("a:h", Unit.HOURS, 0.0, EVER, "a", 1.0)
     assert needed(a, paid, meters=(spent,)) == "p"
+
+
+def test_where_nobody_serves_already_nobody_is_asked_to_start_something_soon():
+    fleet = config(colab(restart_url=None), operator_hours=DAYTIME, timezone=ZONE)
+    found = World(fleet, at=moment("2026-11-16 12:00"))
+    lives(found, 200)
+    assert open_kinds(found) == ["service_down"]
