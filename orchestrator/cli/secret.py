@@ -38,7 +38,8 @@ def set_(ctx: typer.Context, name: Name, *, from_file: File = None, yes: Yes = F
     path = _sources(given).folder / _checked(name)
     if path.exists():
         given.ask(f"the credential {name} in {path} is replaced", yes=yes)
-    _keep(given, path, _asked(name, from_file))
+    lines = from_file is not None and _whole_file(_wanted(given).get(name, []))
+    _keep(given, path, _asked(name, from_file, lines=lines))
     given.output().say("the daemon reads it at `aion reload`")
 
 
@@ -84,7 +85,8 @@ def rotate(
         return
     path = _sources(given).folder / name
     given.ask(f"the credential {name} in {path} is replaced", yes=yes)
-    _keep(given, path, _asked(name, from_file))
+    lines = from_file is not None and _whole_file(users)
+    _keep(given, path, _asked(name, from_file, lines=lines))
     text = "the daemon reads it at `aion reload`; then revoke the old one where it was issued"
     given.output().say(text)
 
@@ -135,7 +137,7 @@ def _standing(
     if place is None:
         return name, f"missing; fix: aion secret set {name}", None, used
     try:
-        find(name, sources)
+        find(name, sources, lines=_whole_file(used))
     except ConfigError as error:
         return name, str(error), place, used
     return name, "ok", place, used
@@ -156,7 +158,14 @@ def _admin_path(given: Given, name: str, users: list[str]) -> Path:
     raise ConfigError(f"{name} comes from {place}: replace it there")
 
 
-def _asked(name: str, from_file: Path | None) -> str:
+def _whole_file(users: list[str]) -> bool:
+    """Say whether a secret may have several lines: such as an rclone.conf, or nobody's yet."""
+    from orchestrator.settings.reading import WHOLE_FILES
+
+    return all(key.rpartition(".")[2] in WHOLE_FILES for key in users)
+
+
+def _asked(name: str, from_file: Path | None, *, lines: bool = False) -> str:
     """Get a secret from the operator, without showing it."""
     from orchestrator.errors import ConfigError
 
@@ -173,6 +182,8 @@ def _asked(name: str, from_file: Path | None) -> str:
         why = getattr(error, "strerror", None) or "it is not text"
         raise ConfigError(f"cannot read the secret: {why.lower()}") from None
     value = value.strip("\r\n")
+    if lines and value.strip() and not any(c < " " and c not in "\r\n\t" for c in value):
+        return value
     if not value.strip() or not value.isprintable() or value != value.strip():
         raise ConfigError(
             f"{name}: a secret is one line, without blanks around it; nothing was kept"
