@@ -401,3 +401,45 @@ def test_without_a_ping_url_there_is_no_dead_man_and_housekeeping_prunes():
 
 def test_the_address_is_not_shown_with_the_settings():
     assert SECRET not in repr(DeadmanSettings(SECRET, 300.0))
+
+
+@pytest.mark.parametrize("problem", [None, "stopped with the daemon"])
+@pytest.mark.parametrize("resume", [True, False])
+def test_what_the_daemon_ended_in_the_midst_of_is_begun_anew_where_that_is_asked_for(
+    resume, problem
+):
+    async def world():
+        table, ran = Table(), []
+        table.had("x", NOON - HOUR, problem)
+        nightly = cron("0 3 * * *", "UTC")
+        it = World(job("x", counted(ran, "x"), nightly, resume=resume), table=table)
+        it.converged.set()
+        async with it.running():
+            if resume:
+                await until(lambda: ran, "it was not begun anew")
+            else:
+                await asyncio.sleep(0.05)
+        assert bool(ran) is resume
+
+    asyncio.run(world())
+
+
+def test_jobs_that_the_configuration_makes_come_and_go_with_it():
+    async def world():
+        it = World()
+        names = ["one"]
+        runner = Runner(
+            (),
+            it.tools,
+            table=it.table,
+            report=it.flags.append,
+            more=lambda _: [job(name, counted([], name)) for name in names],
+        )
+        await runner.start(it.converged.wait())
+        assert [view.name for view in runner.view()] == ["one"]
+        names[:] = ["two", "three"]
+        await runner.configure(it.tools, it.converged.wait())
+        assert [view.name for view in runner.view()] == ["two", "three"]
+        await runner.stop()
+
+    asyncio.run(world())

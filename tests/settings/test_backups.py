@@ -109,3 +109,26 @@ def test_a_reload_names_the_backup_that_changes_and_none_of_its_secrets(backup):
         "backup `other` is added",
         "backup `main` is removed",
     ]
+
+
+def test_a_credential_that_is_a_file_is_kept_whole(backup, tmp_path, monkeypatch, capsys):
+    from orchestrator.cli import root
+    from orchestrator.cli.options import Given
+
+    backup(
+        BASE.replace("file:/mnt/a", "rclone:drive:b") + 'rclone_config = { credential = "conf" }\n'
+    )
+    source = tmp_path / "rclone.conf"
+    source.write_text("[drive]\ntype = drive\n")
+    monkeypatch.setattr("sys.stdin", None)
+
+    def aion(*words):
+        given = Given(config=tmp_path / "aion.toml")
+        return root().main(words, prog_name="aion", standalone_mode=False, obj=given)
+
+    aion("secret", "set", "conf", "--from-file", str(source))
+    kept = tmp_path / "credentials" / "conf"
+    assert kept.read_text() == source.read_text()
+    assert kept.stat().st_mode & 0o077 == 0
+    with pytest.raises(ConfigError, match="one line"):
+        aion("secret", "set", "pg", "--from-file", str(source))
