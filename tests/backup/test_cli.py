@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from tests.backup.conftest import BINS, PASSWORD
+from tests.cli.terminal import OnTerminal
 
 ROOT = Path(__file__).parents[2]
 ROWS = 2000
@@ -190,3 +191,23 @@ def test_what_would_expire_is_shown_and_nothing_goes(made):
     assert done.returncode == 0
     assert "nothing would go" in done.stderr
     assert made.aion("list", "nobody").returncode == 5
+
+
+def test_on_a_terminal_the_password_is_asked_for_the_target_is_named_and_progress_is_seen(
+    made, pg16
+):
+    empty = pg16.new()
+    words = ("backup", "restore", "main", "--to", no_password(empty), "--config", str(made.config))
+    env = {"STATE_DIRECTORY": str(made.folder / "state"), "PYTHONPATH": str(ROOT)}
+    shell = OnTerminal(*words, columns=160, **env)
+    shell.until("password of the database")
+    shell.type(PASSWORD + "\n")
+    asked = shell.until("Go on? [y/N]")
+    assert f"{made.dump} from file:{made.stores[0]} goes into {empty.rpartition('/')[2]}" in asked
+    shell.type("y\n")
+    done = shell.end()
+    assert done.code == 0, done.out
+    assert f"get file:{made.stores[0]}" in done.out
+    assert f"1 tables, {ROWS} rows" in done.out
+    assert PASSWORD not in done.out
+    assert count(empty) == ROWS

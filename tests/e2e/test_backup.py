@@ -62,6 +62,9 @@ def test_what_the_nightly_job_made_is_in_both_stores_and_the_api_says_so(world, 
     for text in (world.log(), json.dumps(world.api("backups")), json.dumps(world.api("jobs"))):
         assert secret not in text
         assert "canary-ping" not in text
+    until(lambda: hook.probed_at, "the outside watcher is told")
+    maps = Path(f"/proc/{world.daemon.pid}/maps").read_text()
+    assert [name for name in ("psycopg", "crc32c", "pyrage", "zstd") if name in maps] == []
 
 
 def test_a_failure_opens_an_incident_that_the_next_success_closes(world, dsn, tmp_path):
