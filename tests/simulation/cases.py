@@ -30,6 +30,7 @@ class Case:
     seconds: float = 240.0
     last: tuple[str, ...] = ("finished",)
     notebooks: tuple[plans.Notebook, ...] = ()
+    rented: plans.Rented | None = None
     also: tuple[str, ...] = ()
 
 
@@ -41,19 +42,24 @@ def lived(case: Case, *, sabotage: Act | None) -> Run:
         sabotage=sabotage,
         last=case.last,
         notebooks=case.notebooks,
+        rented=case.rented,
     )
 
 
 def sound(case: Case) -> tuple[str, ...]:
     """Say what is broken in this run if nobody tampers with it."""
-    return _sound(case.script, case.seconds, case.last, case.notebooks)
+    return _sound(case.script, case.seconds, case.last, case.notebooks, case.rented)
 
 
 @cache
 def _sound(
-    script: Steps, seconds: float, last: tuple[str, ...], notebooks: tuple[plans.Notebook, ...]
+    script: Steps,
+    seconds: float,
+    last: tuple[str, ...],
+    notebooks: tuple[plans.Notebook, ...],
+    rented: plans.Rented | None,
 ) -> tuple[str, ...]:
-    run = short_run(seconds, script=script, last=last, notebooks=notebooks)
+    run = short_run(seconds, script=script, last=last, notebooks=notebooks, rented=rented)
     return tuple(f"{one.invariant}: {one.what}" for one in run.breaches)
 
 

@@ -27,11 +27,14 @@ from orchestrator.core.events import (
     Unpin,
 )
 from orchestrator.core.lives import Do
+from orchestrator.core.powering import Halt, Start
 from orchestrator.core.registry import Tell
+from tests.simulation import plans
 from tests.simulation.human import Human
 from tests.simulation.machine import Machine
 from tests.simulation.notebooks import Notebook
 from tests.simulation.phone import Line
+from tests.simulation.provider import Temper
 from tests.simulation.world import Mode
 from tests.simulation.zone import Ill
 
@@ -59,6 +62,7 @@ class Kind:
     an_hour: float
     lasts_s: float
     begin: Callable[[Faults, float], None]
+    rented: bool = False  # only where something is
 
 
 class Faults:
@@ -66,7 +70,9 @@ class Faults:
 
     def __init__(self, machine: Machine, human: Human, random: Random) -> None:
         self.m, self.human, self.random = machine, human, random
-        self.rates = {kind.name: self._rate(kind) for kind in KINDS}
+        rents = plans.RENTED in machine.world.names
+        self.kinds = [kind for kind in KINDS if rents or not kind.rented]
+        self.rates = {kind.name: self._rate(kind) for kind in self.kinds}
         self.struck: Counter[str] = Counter()
         self._until = 0.0
         self._phase = 0
@@ -88,7 +94,8 @@ class Faults:
         self.m.trace.tell("world", f"bad luck until {until / HOUR_S:.2f} h")
         self._until = until
         self._phase += 1
-        for kind in KINDS:
+        self.m.cloud.unlucky = True
+        for kind in self.kinds:
             if self.rates[kind.name]:
                 self._plan(kind, self._phase)
         self.m.time.at(until, self.cease)
@@ -121,7 +128,9 @@ class Faults:
         self._phase += 1
         m.trace.tell("world", "all faults cease")
         m.kill_in = None
-        m.world.deaf = False
+        m.world.deaf = m.cloud.unlucky = False
+        if m.cloud.temper is not Temper.WELL:
+            m.cloud.become(Temper.WELL)
         for place in (*m.world.places.values(), *m.world.tunnels.values()):
             place.mode = Mode.OK
         m.world.judge()
@@ -351,6 +360,29 @@ def _away(faults: Faults, _lasts_s: float) -> None:
     faults.m.kill()
 
 
+# ── what is rented ──────────────────────────────────────────────────────────────────────────────
+
+
+def _provider_ill(faults: Faults, lasts_s: float) -> None:
+    cloud = faults.m.cloud
+    cloud.become(faults.pick(tuple(one for one in Temper if one is not Temper.WELL)))
+    faults.ends(lasts_s, lambda: cloud.become(Temper.WELL))
+
+
+def _taken_away(faults: Faults, _lasts_s: float) -> None:
+    """Its provider wants a machine back."""
+    for one in faults.m.cloud.running:
+        faults.m.cloud.end(one, "it was taken away")
+
+
+def _power_ordered(faults: Faults, _lasts_s: float) -> None:
+    faults.m.order(faults.pick((Start(plans.RENTED), Halt(plans.RENTED))))
+
+
+def _provider_kills(faults: Faults, _lasts_s: float) -> None:
+    faults.m.kill_in = faults.pick(("provider", "provider did"))
+
+
 KINDS = (
     Kind("a backend is ill", 6.0, 600.0, _backend_ill),
     Kind("the one that serves dies", 3.0, 900.0, _backend_dies),
@@ -374,4 +406,8 @@ KINDS = (
     Kind("a notebook is started again", 0.7, 0.0, _started_again),
     Kind("a thief", 0.3, 0.0, _thief),
     Kind("we are away for an hour", 0.1, 0.0, _away),
+    Kind("the provider is ill", 2.0, 600.0, _provider_ill, rented=True),
+    Kind("a machine is taken away", 1.0, 0.0, _taken_away, rented=True),
+    Kind("the operator starts or stops one", 1.5, 0.0, _power_ordered, rented=True),
+    Kind("killed at the provider's door", 1.5, 0.0, _provider_kills, rented=True),
 )

@@ -106,6 +106,8 @@ class Human:
             now = self.m.time.true
             current = [run for run in self.running(name) if run.lives and run.rightful]
             lasting = [run for run in current if run.ends_at - now > ALMOST_OVER_S]
+            if self._spent(name):
+                continue
             if not current or (not lasting and self.random.random() < 0.5):
                 self.start(name)
         self._look_again(60.0 + 900.0 * self.random.random() ** 2)
@@ -119,6 +121,13 @@ class Human:
     def _asked(self, name: str) -> None:
         if not any(run.lives for run in self.running(name)):
             self.start(name)
+
+    def _spent(self, name: str) -> bool:
+        """Say whether she sees that its hours are used up: then she starts none by herself."""
+        if self.m.assembly is None:
+            return False
+        until = self.m.assembly.loop.fleet.backends[name].exhausted_until
+        return until is not None and until > self.m.steady()
 
     def _changed(self, tunnel: object) -> None:
         for run in self.runs:

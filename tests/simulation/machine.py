@@ -34,7 +34,7 @@ from orchestrator.web.ports import App, Message
 from orchestrator.web.register import RegisterLock, Registrar
 from orchestrator.web.sessions import SessionLock, Sessions
 from orchestrator.web.streams import Streams
-from tests.simulation import phone, world, zone
+from tests.simulation import phone, plans, provider, world, zone
 from tests.simulation.notebooks import Call, Heard
 from tests.simulation.trace import Trace
 from tests.simulation.virtual import Time, VirtualLoop
@@ -157,6 +157,7 @@ class Machine:
         self.world = world.World(tuple(config.plans), time, random, self.trace)
         self.zone = zone.Zone(time, random, self.trace)
         self.phone = phone.Phone(time, self.trace)
+        self.cloud = provider.Cloud(self.world)
         self.disk = Disk()
         self.lives = 0
         self.up_since: float | None = None
@@ -227,6 +228,7 @@ class Machine:
             random=self.random,
             children=phone.Children(self.phone, self._cut_off, self.boundary),
             provider=zone.opener(self.zone, self._cut_off, self.boundary, self._asking),
+            programs=provider.Programs(self.cloud, self._provider_cut_off, self.boundary),
         )
         self.assembly = assembly = Assembly(self.config, saved, store, outside)
         self.discovery = Discovery(assembly.loop, 2.0, Streams())
@@ -434,6 +436,9 @@ class Machine:
 
     def _cut_off(self) -> bool:
         return self.world.network_lost
+
+    def _provider_cut_off(self) -> bool:
+        return self.world.cut_off(plans.RENTED_FROM)
 
     def _asking(self, plan: Any) -> None:
         if not self._dead:

@@ -9,13 +9,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.core.events import Answer, Command, Turn
+from orchestrator.core.lives import PowerPhase
 from orchestrator.core.model import DnsTrouble, Health, Notice, ServiceState, Tier
 from orchestrator.core.records import Plan, signature
 from orchestrator.edge.store import Saved
 from tests.simulation.machine import Machine
 from tests.simulation.notebooks import Call
 from tests.simulation.orders import Orders
-from tests.simulation.registry import Registry
+from tests.simulation.registry import Registry, barred
+from tests.simulation.spending import Spending
 from tests.simulation.zone import Ill
 
 LEAVE_S = 45.0  # I1
@@ -80,6 +82,7 @@ class Monitor:
         self._read: dict[str, tuple[bytes, Any]] = {}
         self._orders = Orders()
         self.registry = Registry(machine, self.breach)
+        self.spending = Spending(machine, self)
 
     # ── what happens ────────────────────────────────────────────────────────────────────────────
 
@@ -140,6 +143,7 @@ class Monitor:
                 self._verdict(entry.subject, entry.data["new"], frozen=isolated and self._isolated)
             elif entry.action == "assigned":
                 self._awaited_notice(turn, entry.subject, entry.data)
+            self.spending.spent += entry.action == "meter_spent"
         for name, state in turn.services.items():
             if state is not None:
                 self._moved(name, state, turn, paused=paused and self._paused)
@@ -175,7 +179,9 @@ class Monitor:
         place, now = self.registry.place(name), self._m.time.true
         if health != Health.DOWN:
             return
-        if self._believed.get(name) in ALIVE:
+        power = self._fleet().backends[name].power
+        resting = power is not None and power.phase in (PowerPhase.OFF, PowerPhase.STOPPING)
+        if self._believed.get(name) in ALIVE and not resting:
             self._falls[name].append(now)
         if spec.remote and frozen:
             self.breach("I7", f"{name} is called down while isolated")
@@ -205,13 +211,13 @@ class Monitor:
         assert state.active is not None
         old, spec = fleet.backends[seen.active], fleet.config.backends
         well = old.health is Health.UP and self._believed.get(seen.active) is Health.UP
-        barred = old.denied or (old.cooldown_until or 0) > self._at() or old.drained
-        barred = barred or self.registry.unprovable(seen.active)
+        out = old.denied or (old.cooldown_until or 0) > self._at() or old.drained
+        out = out or barred(old, self._at()) or self.registry.unprovable(seen.active)
         pinned = state.pin is not None and state.pin.hard and state.pin.backend == state.active
         if turn.answer is not None or state.rotation is not None or pinned:
             self.moves["planned"] += 1
             return
-        if not well or barred:
+        if not well or out:
             self.moves["forced"] += 1
             return
         self.moves["voluntary"] += 1
@@ -321,6 +327,7 @@ class Monitor:
             self._lost_until = now
         if m.disk.full:
             self._full_until = now
+        self.spending.look()
         if now < m.asleep_until:
             return
         self._check_notices(now)
@@ -333,6 +340,7 @@ class Monitor:
         self._check_endings()
         woke_at = max(m.asleep_until, self._undisturbed_since, self._full_until)
         self.registry.look(calm_since=woke_at)
+        self.spending.awake()
 
     def _look_at(self, name: str, now: float) -> None:
         shown = self._shown(name)
@@ -365,15 +373,15 @@ class Monitor:
         state = self._fleet().services[service]
         if state.pin is not None and state.pin.hard:
             self._services[service].hard_until = now
-        calm = self._calm_since(now)
+        calm = self.calm_since(now)
         if place.dead_since is None or calm is None:
             return 0.0
-        if not any(self._stably_live(one) for one in self._others(service, name)):
+        if not any(self.stably_live(one) for one in self.others(service, name)):
             return 0.0
         since = max(place.dead_since, calm, self._services[service].hard_until)
         return now - since - self.registry.seen_later_s(name)
 
-    def _calm_since(self, now: float) -> float | None:
+    def calm_since(self, now: float) -> float | None:
         """Say since when nothing excuses us; None: something does now."""
         fleet, m = self._fleet(), self._m
         excused = fleet.world.isolated_since is not None and m.world.controls_lost() >= 2
@@ -390,13 +398,17 @@ class Monitor:
             self._paused_until,
         )
 
-    def _others(self, service: str, name: str) -> Iterator[str]:
+    def others(self, service: str, name: str) -> Iterator[str]:
+        """List who else is there for a service."""
         fleet = self._fleet()
         for one in fleet.config.services[service].backends:
             if one != name and not fleet.backends[one].drained:
                 yield one
 
-    def _stably_live(self, name: str) -> bool:
+    def stably_live(self, name: str) -> bool:
+        """Say whether a backend could serve, and the daemon had the time to see it."""
+        if barred(self._fleet().backends[name], self._at()):
+            return False
         now, since = self._m.time.true, self.registry.well_since(name)
         good = since is not None and now - since > STABLE_S
         return good and now - self.registry.place(name).busy_seen > BUSY_S
@@ -453,7 +465,7 @@ class Monitor:
             run = self.registry.awaited(name)
             if run is not None:
                 self.breach("I8", f"{run} lives with a good token and does not serve")
-            if fleet.config.backends[name].registers and place.dead_since is not None:
+            if self.registry.comes_and_goes(name):
                 continue
             waits = (state.cooldown_until or 0.0) > self._at() or now - place.busy_seen < BUSY_S
             if state.health not in ALIVE and not waits:

@@ -21,6 +21,9 @@ OPERATORS = ("cloud", "cloud", "third", "own", "fifth", "cloud")
 NOTEBOOKS = ("book", "pad")  # these register themselves
 TUNNELS = ("trycloudflare.com", "ngrok-free.app")  # where each of them does; the second is metered
 KEYED = "colab"  # the one of the others that wants a key
+RENTED = "gpu"  # the one that is started and stopped
+RENTED_FROM = "third"  # the company whose network it and its provider are reached through
+PER_HOUR_USD = 1.0
 
 
 def host_of(name: str) -> str:
@@ -44,6 +47,8 @@ def restart_of(name: str) -> str:
 
 def operator_of(name: str) -> str:
     """Name the company whose network this backend's tunnel runs through."""
+    if name == RENTED:
+        return RENTED_FROM
     stem = name.rstrip("0123456789")
     return OPERATORS[NAMES.index(stem)]
 
@@ -52,6 +57,8 @@ def engine_of(name: str) -> str:
     """Name the engine: every second one lists its models only when asked for them."""
     if name in NOTEBOOKS:
         return ("llamacpp", "openai")[NOTEBOOKS.index(name)]
+    if name == RENTED:
+        return "openai"
     stem = name.rstrip("0123456789")
     return ("openai", "llamacpp")[NAMES.index(stem) % 2]
 
@@ -63,10 +70,10 @@ def names_of(count: int) -> tuple[str, ...]:
     )
 
 
-def _backend(name: str, number: int, *, canary: bool) -> str:
+def _backend(name: str, number: int, *, canary: bool, paid: bool) -> str:
     engine = engine_of(name)
     target = f'dns = {{ a = "203.0.113.{10 + number}" }}' if number % 2 == 0 else ""
-    tier = 'tier = "paid"' if name.startswith("rented") else ""
+    tier = 'tier = "paid"' if paid or name.startswith("rented") else ""
     key = f'key = {{ credential = "{name}" }}' if name == KEYED else ""
     return f"""
 [backends.{name}]
@@ -84,12 +91,16 @@ health = {{ canary = "{"5m" if canary else "off"}" }}
 
 @dataclass(frozen=True)
 class Notebook:
-    """A backend that registers: how preferred it is, and how long one of its sessions lasts."""
+    """A backend that registers: how preferred it is, and how long one of its sessions lasts.
+
+    `quota_h`: how many hours a day it may be on.
+    """
 
     name: str
     priority: int
     session_s: float
     canary: bool = True
+    quota_h: float | None = None
 
     @property
     def suffix(self) -> str:
@@ -108,36 +119,88 @@ token = {{ credential = "{self.name}" }}
 allow_hosts = ["*.{self.suffix}"]
 session = "{self.session_s:.0f}s"
 restart_url = "{restart_of(self.name)}"
+{self._quota()}
 health = {{ canary = "{"5m" if self.canary else "off"}" }}
 """
 
+    def _quota(self) -> str:
+        if self.quota_h is None:
+            return ""
+        return f'quota = {{ limit = "{3600 * self.quota_h:.0f}s", per = "day" }}'
 
-def pool_of(count: int, notebooks: Sequence[Notebook]) -> list[str]:
+
+@dataclass(frozen=True)
+class Rented:
+    """The backend that aion starts and stops: how preferred, and how much it may cost in all.
+
+    `alone`: nobody else is as cheap, so that it is needed all the time.
+    """
+
+    priority: int
+    limit_usd: float
+    alone: bool = True
+
+    name = RENTED
+
+    def text(self) -> str:
+        """Write its part of the configuration."""
+        return f"""
+[backends.{RENTED}]
+kind = "command"
+engine = "{engine_of(RENTED)}"
+url = "http://{host_of(RENTED)}"
+priority = {self.priority}
+models = ["m"]
+tier = "credit"
+start = "auto"
+idle_stop = "4m"
+cost = {{ per_hour = {PER_HOUR_USD}, limit = {self.limit_usd:.3f} }}
+health = {{ canary = "5m" }}
+[backends.{RENTED}.commands]
+start = ["provider", "start", "{{launch}}", "{{max_run_s}}"]
+stop = ["provider", "stop", "{{launch}}"]
+status = ["provider", "status"]
+"""
+
+
+def pool_of(count: int, others: Sequence[Notebook | Rented]) -> list[str]:
     """Name all backends, most preferred first."""
     ranks = {name: 10 * (number + 1) for number, name in enumerate(names_of(count))}
-    ranks |= {one.name: one.priority for one in notebooks}
+    ranks |= {one.name: one.priority for one in others}
     return sorted(ranks, key=lambda name: (ranks[name], name))
 
 
 def text(
-    count: int, notebooks: Sequence[Notebook], *, drift: str, canaries: bool, quick: bool
+    count: int,
+    notebooks: Sequence[Notebook],
+    rented: Rented | None = None,
+    *,
+    drift: str,
+    canaries: bool,
+    quick: bool,
 ) -> str:
     """Write the configuration of `count` backends, a service with a DNS name and one without.
 
-    Beside them come those that register; the first of these is in both services.
+    Beside them come those that register, the first of these in both services, and the one that is
+    started and stopped.
 
     `quick`: failback after a minute, and a record that resolvers keep for a minute only.
     """
     names = names_of(count)
+    others = [*notebooks, *([rented] if rented is not None else [])]
+    paid = rented is not None and rented.alone
     failback = 'failback_after = "1m"' if quick else ""
     ttl = "proxied = false\nttl = 60" if quick else ""
     embed = [*names[1:3], *(one.name for one in notebooks[:1])]
     parts = [
         'timezone = "UTC"\ninstance = "sim"',
         f"[health]\ncontrols = {[f'https://{host}' for host in CONTROLS]}",
-        *(_backend(name, i, canary=canaries and i % 2 == 0) for i, name in enumerate(names)),
-        *(one.text() for one in notebooks),
-        f"[services.chat]\nbackends = {pool_of(count, notebooks)}\n{failback}",
+        *(
+            _backend(name, i, canary=canaries and i % 2 == 0, paid=paid)
+            for i, name in enumerate(names)
+        ),
+        *(one.text() for one in others),
+        f"[services.chat]\nbackends = {pool_of(count, others)}\n{failback}",
         f"""[services.chat.dns]
 provider = "cloudflare"
 zone = "{ZONE}"
@@ -157,6 +220,7 @@ def configuration(
     folder: Path,
     count: int,
     notebooks: Sequence[Notebook] = (),
+    rented: Rented | None = None,
     *,
     drift: str = "respect",
     canaries: bool = True,
@@ -172,5 +236,5 @@ def configuration(
     for one in notebooks:
         (secrets / one.name).write_text(token_of(one.name))
     path = folder / "aion.toml"
-    path.write_text(text(count, notebooks, drift=drift, canaries=canaries, quick=quick))
+    path.write_text(text(count, notebooks, rented, drift=drift, canaries=canaries, quick=quick))
     return load(path, environ={"CREDENTIALS_DIRECTORY": str(secrets)})

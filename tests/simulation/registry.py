@@ -9,7 +9,7 @@ from typing import Any
 
 from backends import identity, tunnels
 from orchestrator.core.events import Answer, Command, Turn
-from orchestrator.core.lives import Session
+from orchestrator.core.lives import PowerPhase, Session
 from orchestrator.core.model import BackendState, Fleet
 from orchestrator.core.registry import RevokeTokens
 from tests.simulation import plans
@@ -22,6 +22,7 @@ OVER_S = 2.0  # a session that is over, or whose token was revoked, is left with
 AWAKE_S = 4.0  # … by a daemon that is up and awake for so long
 PENDING_S, SLACK_S = 900.0, 10.0
 BACK_S = 120.0  # after faults a live notebook serves again
+ASKED_AGAIN_S = 120.0  # after a pause it is asked once more
 METERED_S = 315.0  # how much later a silent death is seen where every request is counted
 LASTING_S = 3600.0
 LEAST_S = 60.0  # of a run that is over sooner, nobody wants to hear
@@ -43,6 +44,12 @@ class _Seen:
     told: set[tuple[str, str]] = field(default_factory=set)
 
 
+def barred(state: BackendState, at: float) -> bool:
+    """Say whether a backend is known to be of no use although it may live."""
+    spent = state.exhausted_until is not None and state.exhausted_until > at
+    return spent or (state.power is not None and state.power.phase is PowerPhase.STOPPING)
+
+
 class Registry:
     """Watches the sessions of one machine; `breach` notes a promise that was not kept."""
 
@@ -60,7 +67,7 @@ class Registry:
         self._loading: dict[str, float] = {}  # when its agent last said so, by the daemon's time
         self._revoked: dict[str, float] = {}  # tokens that the operator was told are revoked
         self._unheard: dict[Notebook, float] = {}
-        self._deaf_until = float("-inf")
+        self._deaf_until = self._paused_at = float("-inf")
         machine.world.sent = self.sent
 
     # ── what happens ────────────────────────────────────────────────────────────────────────────
@@ -239,7 +246,9 @@ class Registry:
             for one in (state.session, state.pending):
                 if one is not None:
                     self._look_at(name, one, now)
-            if state.pending is not None and fleet.world.paused_since is None:
+            if fleet.world.paused_since is not None:
+                self._paused_at = now
+            if state.pending is not None and now - self._paused_at > ASKED_AGAIN_S:
                 loaded_at = self._loading.get(state.pending.id, 0.0)
                 waits_s = self._at() - max(self._seen[name].pending_at, loaded_at)
                 if waits_s > PENDING_S + SLACK_S:
@@ -337,6 +346,8 @@ class Registry:
     def lasting(self, name: str) -> bool:
         """Whether a backend was well for an hour, and nothing is about to end it."""
         state, spec = self._fleet().backends[name], self._fleet().config.backends[name]
+        if spec.powered or barred(state, self._at()):
+            return False  # it may be stopped at any time
         if not spec.registers:
             return True
         session = state.session
@@ -362,6 +373,18 @@ class Registry:
             if one == name or kind == "restart_needed"
         )
 
+    def comes_and_goes(self, name: str) -> bool:
+        """Whether a backend is not there, or was just started, as its kind does."""
+        spec, place = self._fleet().config.backends[name], self.place(name)
+        if spec.powered and self._m.time.true - (place.good_since or 0.0) < BACK_S:
+            return True
+        return (spec.registers or spec.powered) and place.dead_since is not None
+
+    def serving(self, name: str) -> Notebook | None:
+        """Give the run whose session a backend's is, if it has one."""
+        session = self._fleet().backends[name].session
+        return self._runs.get(session.id, (None, ""))[0] if session is not None else None
+
     def awaited(self, name: str) -> Notebook | None:
         """Give a run that must be serving by now, if there is one and nobody else's is."""
         if self.human is None or name not in self.human.plans:
@@ -373,9 +396,7 @@ class Registry:
             for run in self.human.running(name)
             if run.lives and digest(run.token) in good and run.ends_at - now > LEAST_S + SLACK_S
         ]
-        session = fleet.backends[name].session
-        serving = self._runs.get(session.id, (None, ""))[0] if session is not None else None
-        if not runs or serving in runs:
+        if not runs or self.serving(name) in runs:
             return None
         ready = [run for run in runs if now - run.began > BACK_S]
         return ready[-1] if ready and ready[-1] is runs[-1] else None

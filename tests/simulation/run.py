@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import shutil
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from backends.base import Random
@@ -37,6 +37,9 @@ class Result:
     notices: int = 0
     moves: dict[str, int] = field(default_factory=dict)
     sessions: int = 0  # promoted
+    launches: int = 0
+    spent: int = 0  # quotas and budgets that were used up
+    misled: int = 0  # figures of providers that were wrong
     writes: int = 0
     struck: dict[str, int] = field(default_factory=dict)
     same: bool = True  # a second run, if there was one, gave the same trace
@@ -72,13 +75,16 @@ def _simulate(
     count = backends or BACKENDS[int(random.random() * len(BACKENDS))]
     drift = "correct" if random.random() < 0.3 else "respect"
     notebooks = _notebooks(random)
-    config = plans.configuration(folder, max(2, count - len(notebooks)), notebooks, drift=drift)
+    notebooks, rented = _limited(notebooks, SeededRandom(seed + 3))
+    count = max(2, count - len(notebooks))
+    config = plans.configuration(folder, count, notebooks, rented, drift=drift)
     time = Time()
     machine = Machine(folder, config, time, random)
     monitor = Monitor(machine)
     human = Human(machine, notebooks, SeededRandom(seed + 2))
     monitor.registry.human = human
     watch_the_log(monitor.failed)
+    monitor.spending.begin(SeededRandom(seed + 4))
     until = days * DAY_S
     _look(machine, monitor)
     human.begin()
@@ -100,6 +106,9 @@ def _simulate(
         notices=len(machine.phone.arrived),
         moves=monitor.moves,
         sessions=monitor.registry.promoted,
+        launches=len(machine.cloud.machines),
+        spent=monitor.spending.spent,
+        misled=sum(one.low + one.high for one in monitor.spending.figures.values()),
         writes=len(machine.zone.writes),
         struck=dict(luck.struck),
         story=machine.trace.story(before=first) if monitor.breaches else "",
@@ -118,6 +127,19 @@ def _notebooks(random: Random) -> list[plans.Notebook]:
         )
         for name in plans.NOTEBOOKS[:count]
     ]
+
+
+def _limited(
+    notebooks: list[plans.Notebook], random: Random
+) -> tuple[list[plans.Notebook], plans.Rented | None]:
+    """Draw quotas for the notebooks of every second seed, and what can be rented for others."""
+    if random.random() < 0.5:
+        notebooks = [replace(one, quota_h=1.0 + 3.0 * random.random()) for one in notebooks]
+    if random.random() < 0.6:
+        return notebooks, None
+    priority = int(2 + 30 * random.random())
+    alone, limit = random.random() < 0.7, 0.5 + 5.0 * random.random() ** 2
+    return notebooks, plans.Rented(priority, limit * plans.PER_HOUR_USD, alone)
 
 
 def _look(machine: Machine, monitor: Monitor) -> None:

@@ -111,16 +111,18 @@ def prepared(
     drift: str = "respect",
     monitor: type[Monitor] = Monitor,
     notebooks: Sequence[plans.Notebook] = (),
+    rented: plans.Rented | None = None,
 ) -> Iterator[Run]:
     """Set a machine up to live through `script`: what to do at which true second."""
     shm = Path("/dev/shm")
     folder = Path(tempfile.mkdtemp(prefix="aion-sim-", dir=shm if shm.is_dir() else None))
     try:
-        config = plans.configuration(folder, backends, notebooks, drift=drift, quick=True)
+        config = plans.configuration(folder, backends, notebooks, rented, drift=drift, quick=True)
         machine = Rig(folder, config, Time(), seed)
         judge = monitor(machine)
         machine.human = judge.registry.human = Human(machine, notebooks, SeededRandom(seed + 2))
         watch_the_log(judge.failed)
+        judge.spending.begin(SeededRandom(seed + 4))
         every(machine, LOOK_S, judge.look)
         for at, act in script:
             machine.time.at(at, lambda act=act: act(machine))
@@ -140,13 +142,19 @@ def short_run(
     seed: int = 1,
     drift: str = "respect",
     notebooks: Sequence[plans.Notebook] = (),
+    rented: plans.Rented | None = None,
 ) -> Run:
     """Live through `script`; `sabotage` tampers with the machine before it begins.
 
     `last` names the judgements of the monitor that are made at the end.
     """
     with prepared(
-        backends=backends, script=script, seed=seed, drift=drift, notebooks=notebooks
+        backends=backends,
+        script=script,
+        seed=seed,
+        drift=drift,
+        notebooks=notebooks,
+        rented=rented,
     ) as run:
         if sabotage is not None:
             sabotage(run.machine)

@@ -65,7 +65,7 @@ class Summary:
 
     def __init__(self) -> None:
         self.seeds = self.lives = self.checks = self.requests = self.notices = self.writes = 0
-        self.sessions = 0
+        self.sessions = self.launches = self.spent = self.misled = 0
         self.twice = self.broken = 0
         self.virtual_s = self.cpu_s = 0.0
         self.moves: Counter[str] = Counter()
@@ -77,6 +77,9 @@ class Summary:
         self.seeds += 1
         self.lives += result.lives
         self.sessions += result.sessions
+        self.launches += result.launches
+        self.spent += result.spent
+        self.misled += result.misled
         self.checks += result.checks
         self.requests += result.requests
         self.notices += result.notices
@@ -100,6 +103,7 @@ class Summary:
                 f"{self.seeds} seeds, {days:g} days, {wall_s:.0f} s; {speed:,.0f} times real time a core",
                 f"faults: {struck}",
                 f"starts {self.lives:,}, sessions {self.sessions:,}, requests {self.requests:,}, turns {self.checks:,}",
+                f"launches {self.launches:,}, quotas used up {self.spent:,}, wrong figures {self.misled:,}",
                 f"moves: {moves}; DNS changes {self.writes:,}, notices {self.notices:,}",
                 f"the same trace twice: {self.twice} seeds",
                 f"broken promises: {broken}",

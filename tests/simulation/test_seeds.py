@@ -27,3 +27,6 @@ def test_twenty_days_of_bad_luck_break_no_promise():
     assert summary.moves["planned"] > 10
     assert summary.lives > 100
     assert summary.sessions > 200
+    assert summary.launches > 15
+    assert summary.spent > 20
+    assert summary.misled > 100

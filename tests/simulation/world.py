@@ -50,6 +50,7 @@ class Place:
 
     `fit`: it is well itself, and so is every network but ours, since `fit_since`. `bad_seen`: when
     a probe of it last got no good answer; `busy_seen`: when one was told to come back later.
+    `gone`: nobody is there.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Place:
     fit_since: float = 0.0
     bad_seen: float = float("-inf")
     busy_seen: float = float("-inf")
+    gone: bool = False
 
     @property
     def operator(self) -> str:
@@ -69,12 +71,12 @@ class Place:
     @property
     def well(self) -> bool:
         """Whether it can serve whoever reaches it."""
-        return self.mode in GOOD
+        return not self.gone and self.mode in GOOD
 
     @property
     def dead(self) -> bool:
         """Whether it can serve nobody."""
-        return self.mode in DEAD
+        return self.gone or self.mode in DEAD
 
     @property
     def hidden_s(self) -> float:
@@ -93,7 +95,7 @@ class Agent(Protocol):
 
 @dataclass
 class Tunnel(Place):
-    """One public address of one notebook; it never comes back once it is `gone`.
+    """One public address of one notebook; `gone`: it never comes back.
 
     `agent`: what stands before the engine; None: its agent is dead, and whoever comes meets the
     engine itself. `tells`: its agent notices what is wrong, and says so.
@@ -101,7 +103,6 @@ class Tunnel(Place):
 
     host: str = ""
     agent: Agent | None = None
-    gone: bool = False
     tells: bool = True
 
     @property
@@ -110,11 +111,11 @@ class Tunnel(Place):
 
     @property
     def well(self) -> bool:
-        return not self.gone and self.agent is not None and self.mode in GOOD
+        return super().well and self.agent is not None
 
     @property
     def dead(self) -> bool:
-        return self.gone or self.mode in DEAD or self.agent is None
+        return super().dead or self.agent is None
 
     @property
     def hidden_s(self) -> float:
@@ -135,6 +136,9 @@ class World:
         self.time, self.random, self.trace = time, random, trace
         self.names = names
         self.places = {name: Place(name) for name in names if name not in plans.NOTEBOOKS}
+        if plans.RENTED in names:
+            off = Place(plans.RENTED, good_since=None, dead_since=0.0, fit=False, gone=True)
+            self.places[plans.RENTED] = off
         self.tunnels: dict[str, Tunnel] = {}
         self.latest: dict[str, Tunnel] = {}
         self.network_lost = False
@@ -296,16 +300,14 @@ class Http:
         mode = place.mode
         if mode in SILENT:
             await self._hang(timeout_s)
-        gone = isinstance(place, Tunnel) and place.gone
-        if mode is Mode.REFUSE or gone:
+        if mode is Mode.REFUSE or place.gone:
             raise Unreachable("connection refused")
         if mode is Mode.RESET:
             raise Unreachable("connection reset")
         if mode is Mode.SLOW:
             await asyncio.sleep(timeout_s * (0.3 + 0.5 * self.world.random.random()))
             mode = place.mode
-            gone = isinstance(place, Tunnel) and place.gone
-            if gone or mode not in GOOD or self.world.cut_off(place.operator):
+            if place.gone or mode not in GOOD or self.world.cut_off(place.operator):
                 raise Unreachable("connection reset")
         if isinstance(place, Tunnel) and place.agent is not None:
             if parts.path == identity.PATH:

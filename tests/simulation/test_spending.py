@@ -1,0 +1,121 @@
+"""Every promise about quotas and budgets that the simulator watches can be seen broken."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from orchestrator.core.events import Event
+from orchestrator.core.lives import PowerPhase
+from orchestrator.core.meters import MeterState, ProviderSaid
+from orchestrator.core.powering import Start
+from tests.simulation import plans, spending
+from tests.simulation.cases import BOOK, Case, judge, sound, unsaid
+from tests.simulation.sabotage import Steps, believe, decide, fleet, keep, once, order, starts
+from tests.simulation.scripted import Act, Rig
+
+SIX_MINUTES_H = 0.1
+BRIEF = replace(BOOK, quota_h=SIX_MINUTES_H)
+ALONE = plans.Rented(priority=5, limit_usd=SIX_MINUTES_H * plans.PER_HOUR_USD)
+BESIDE = plans.Rented(priority=90, limit_usd=10.0, alone=False)
+
+
+def forgets(key: str) -> Act:
+    """Have a meter forget whatever was used, and its provider say nothing of it."""
+
+    def act(rig: Rig) -> None:
+        if key in fleet(rig).meters:
+            fleet(rig).meters[key] = MeterState(key, paid_until=rig.steady())
+
+    def sabotage(rig: Rig) -> None:
+        real = rig.report
+
+        def report(event: Event) -> None:
+            if not isinstance(event, ProviderSaid):
+                real(event)
+
+        rig.report = report  # type: ignore[method-assign]
+        keep(act)(rig)
+
+    return sabotage
+
+
+def tells_nobody(rig: Rig) -> None:
+    session = fleet(rig).backends["book"].session
+    if session is not None and session.orders:
+        believe(rig, "book", session=replace(session, orders=()))
+
+
+def is_away(rig: Rig) -> None:
+    rig.away_until = rig.time.true + 600.0
+    rig.kill()
+
+
+def ends_nothing(rig: Rig) -> None:
+    rig.cloud.limits = False
+
+
+def takes_it_for_off(rig: Rig) -> None:
+    power = fleet(rig).backends[plans.RENTED].power
+    if power is not None and power.phase is PowerPhase.STARTING and power.answered:
+        off = replace(power, phase=PowerPhase.OFF, launch="", confirmed_at=rig.steady())
+        believe(rig, plans.RENTED, power=off)
+
+
+def never_idle(rig: Rig) -> None:
+    power = fleet(rig).backends[plans.RENTED].power
+    if power is not None and power.idle_since is not None:
+        believe(rig, plans.RENTED, power=replace(power, idle_since=rig.steady()))
+
+
+def serves_spent(rig: Rig) -> None:
+    believe(rig, "colab", exhausted_until=rig.steady() + 3600.0)
+    decide(rig, "chat", review_at=None)
+
+
+STARTED: Steps = (starts("book"),)
+
+CASES = {
+    "a meter forgets the hours of a session": Case(
+        "I6", "s more than there is,", STARTED, forgets("book:hours"),
+        seconds=1500.0, notebooks=(BRIEF,),
+    ),
+    "an agent is not told that its hours are used up": Case(
+        "I6", "s more than there is,", STARTED, keep(tells_nobody),
+        seconds=1500.0, notebooks=(BRIEF,),
+    ),
+    "a meter forgets what was paid": Case(
+        "I6", "s after its budget was spent", (), forgets("gpu:usd"),
+        seconds=900.0, rented=ALONE,
+    ),
+    "a provider ends nothing by itself": Case(
+        "I6", "s after its budget was spent", ((200.0, is_away),), once(0.5, ends_nothing),
+        seconds=900.0, rented=ALONE,
+    ),
+    "a launch is forgotten": Case(
+        "I6", "two launches for one need:", (), keep(takes_it_for_off),
+        seconds=200.0, rented=ALONE,
+    ),
+    "an idle one is left running": Case(
+        "I6", "runs and nobody needs it,", ((60.0, order(Start(plans.RENTED))),), keep(never_idle),
+        seconds=1200.0, rented=BESIDE,
+    ),
+    "a spent one serves on": Case(
+        "I6", "is spent and serves,", (), keep(serves_spent, since=60.0),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_run_that_nobody_tampered_with_keeps_every_promise(name):
+    assert sound(CASES[name]) == ()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_broken_promise_is_named_and_no_other(name):
+    judge(CASES[name])
+
+
+def test_everything_that_can_be_said_of_spending_is_said_in_some_case():
+    assert unsaid(spending, CASES.values(), at_least=5) == []
