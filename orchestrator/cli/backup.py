@@ -324,7 +324,7 @@ def restore(
 ) -> int:
     """Bring a dump back into an empty database; --from needs nothing of aion's but the store."""
     from jobs.backup.restore import Into
-    from orchestrator.cli.backup_places import Keys, database, plans, text_of
+    from orchestrator.cli.backup_places import Keys, database, identity_of, plans
 
     given: Given = ctx.obj
     with plans(given, name, source, Keys(rclone, google)) as found:
@@ -332,7 +332,7 @@ def restore(
             names = ", ".join(plan.name for plan in found)
             raise Declined(f"say which one: {names}" if names else "there is no dump")
         plan = found[0]
-        key = text_of(identity).strip() if identity else ""
+        key = identity_of(identity) if identity else ""
         into = Into(
             database(given, to),
             identity=key or (plan.encrypt.identity if plan.encrypt else ""),

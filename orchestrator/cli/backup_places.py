@@ -107,6 +107,14 @@ def text_of(path: Path) -> str:
         raise ConfigError(f"cannot read {path}: {why.lower()}") from None
 
 
+def identity_of(path: Path) -> str:
+    """Return the identity in a file as age-keygen writes it, comments and all."""
+    for line in text_of(path).splitlines():
+        if line.strip().upper().startswith("AGE-SECRET-KEY-1"):
+            return line.strip()
+    raise ConfigError(f"{path} holds no identity of age, AGE-SECRET-KEY-1…")
+
+
 def _names(copy: Copy, spool: Path) -> list[str]:
     from jobs.backup.form import DumpId
     from jobs.backup.stores import open_store

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import psycopg
+import pyrage
 import pytest
 
 from tests.backup.conftest import BINS, PASSWORD
@@ -129,6 +130,8 @@ def test_a_store_alone_is_enough_to_restore_from(made, pg16):
     assert [one["dump"] for one in made.data("list", "--from", store, **given)["dumps"]] == [
         made.dump
     ]
+    for more in ((), ("--download",)):
+        assert made.data("verify", "--from", store, *more, **given)["ok"]
     answer = made.data("restore", "--from", store, "--to", no_password(empty), "-y", **given)
     assert (answer["dump"], answer["tables"], answer["rows"]) == (made.dump, 1, ROWS)
     assert count(empty) == ROWS
@@ -211,3 +214,37 @@ def test_on_a_terminal_the_password_is_asked_for_the_target_is_named_and_progres
     assert f"1 tables, {ROWS} rows" in done.out
     assert PASSWORD not in done.out
     assert count(empty) == ROWS
+
+
+def test_a_sealed_dump_in_an_rclone_remote_needs_its_identity_and_nothing_else(box, pg16):
+    key = pyrage.x25519.Identity.generate()
+    conf = box.folder / "rclone.conf"
+    conf.write_text(f"[far]\ntype = alias\nremote = {box.folder}/far\n")
+    text = box.config.read_text().replace(f'"file:{box.stores[0]}"', '"rclone:far:kept"')
+    sealed = f'encrypt = {{ recipient = "{key.to_public()}" }}\nrclone_config_path = "{conf}"\n'
+    box.config.write_text(text + sealed)
+    done = box.aion("run", "main", "-y")
+    assert done.returncode == 0, done.stderr
+    assert list(box.folder.glob("far/kept/main-*/archive.dump.age"))
+    empty = pg16.new()
+    words = ("restore", "--from", "rclone:far:kept", "--to", no_password(empty), "-y")
+    alone = {"config": False, "PGPASSWORD": PASSWORD, "HOME": "/nonexistent"}
+    done = box.aion(*words, "--rclone-config", str(conf), **alone)
+    assert done.returncode == 1
+    assert "identity" in done.stderr
+    assert count_tables(empty) == 0
+    identity = box.folder / "identity"
+    identity.write_text(f"# made today\n{key}\n")
+    done = box.aion(
+        *words, "--rclone-config", str(conf), "--identity", str(identity), "--json", **alone
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["rows"] == ROWS == count(empty)
+    assert str(key) not in done.stdout + done.stderr
+
+
+def count_tables(dsn: str) -> int:
+    with psycopg.connect(dsn) as connection:
+        return connection.execute(
+            "select count(*) from pg_tables where schemaname = 'public'"
+        ).fetchone()[0]
