@@ -27,7 +27,7 @@ NETS: dict[str, tuple[str, ...]] = {
     "planner": ("tests/core/test_planner.py",),
     "lookahead": ("tests/core/test_lookahead.py",),
     "records": ("tests/core/test_records.py",),
-    "targets": ("tests/core/test_records.py", "-k", "unsafe or private"),
+    "addresses": ("tests/core/test_addresses.py",),
     "durations": ("tests/settings/test_load.py",),
     "loop": ("tests/loop",),
     "store": ("tests/edge/store/test_store.py", "tests/edge/store/test_disk.py"),
@@ -80,7 +80,7 @@ COMMANDS = "orchestrator/core/commands.py"
 CONFIGURING = "orchestrator/core/configuring.py"
 DRAFT = "orchestrator/core/draft.py"
 FLEET = "orchestrator/core/fleet.py"
-TARGETS = "orchestrator/core/targets.py"
+ADDRESSES = "orchestrator/core/addresses.py"
 PLANNER = "orchestrator/core/planner.py"
 FILLING = "orchestrator/core/filling.py"
 PURSES = "orchestrator/core/purses.py"
@@ -552,10 +552,10 @@ FISH = (
     Fish(
         "a private address in a 6to4 wrapping",
         "only global unicast is published, whatever it is wrapped in",
-        TARGETS,
-        "inner = (address.ipv4_mapped, address.sixtofour, *(address.teredo or ()), nat64)",
-        "inner = (address.ipv4_mapped, *(address.teredo or ()), nat64)",
-        ("targets",),
+        ADDRESSES,
+        "    if address.sixtofour is not None:",
+        "    if address.sixtofour is not None and address.is_private:",
+        ("addresses",),
     ),
     Fish(
         "confirmed before read back",
@@ -837,7 +837,7 @@ FISH = (
         "generations begin anew",
         "each registration has a generation of its own",
         SESSIONS,
-        "        generation=state.generation + 1,",
+        "        generation=generation,",
         "        generation=1,",
         ("sessions",),
     ),
@@ -902,8 +902,7 @@ FISH = (
         "that all works is only the agent's word: a probe has to say so too",
         EVIDENCE,
         "    draft.put_backend(replace(state, session=fresh), durable=durable)\n    if draft.world",
-        "    fails = 0 if event.ready else state.fails\n"
-        "    draft.put_backend(replace(state, session=fresh, fails=fails), durable=durable)\n"
+        "    draft.put_backend(replace(state, session=fresh, fails=0), durable=durable)\n"
         "    if draft.world",
         ("sessions",),
     ),

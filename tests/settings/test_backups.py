@@ -111,7 +111,7 @@ def test_a_reload_names_the_backup_that_changes_and_none_of_its_secrets(backup):
     ]
 
 
-def test_a_credential_that_is_a_file_is_kept_whole(backup, tmp_path, monkeypatch, capsys):
+def test_a_credential_that_is_a_file_is_kept_whole(backup, tmp_path, capsys):
     from orchestrator.cli import root
     from orchestrator.cli.options import Given
 
@@ -120,7 +120,6 @@ def test_a_credential_that_is_a_file_is_kept_whole(backup, tmp_path, monkeypatch
     )
     source = tmp_path / "rclone.conf"
     source.write_text("[drive]\ntype = drive\n")
-    monkeypatch.setattr("sys.stdin", None)
 
     def aion(*words):
         given = Given(config=tmp_path / "aion.toml")
