@@ -223,12 +223,15 @@ class _Reader:
         return piece
 
     def _ready(self, readable: list[int], writable: list[int], what: str) -> None:
+        silence_s = self._bounds.silence_s
         left = self._until - self._clock.steady()
-        if left <= 0:
-            raise SourceFailed(f"the dump took longer than {self._bounds.total_s:g} s")
-        got = select.select(readable, writable, [], min(left, self._bounds.silence_s))
-        if not (got[0] or got[1]):
-            raise SourceFailed(f"{what} for {min(left, self._bounds.silence_s):g} s")
+        if left > 0:
+            got = select.select(readable, writable, [], min(left, silence_s))
+            if got[0] or got[1]:
+                return
+            if left > silence_s:
+                raise SourceFailed(f"{what} for {silence_s:g} s")
+        raise SourceFailed(f"the dump took longer than {self._bounds.total_s:g} s")
 
 
 class _Writer:
