@@ -296,7 +296,7 @@ class Runner:
             problem = ""
         except AionError as error:
             problem = str(error)
-        except Exception as error:
+        except Exception as error:  # a job's bug must cost the job, not the daemon
             log.exception("job_crashed", job=entry.job.name)
             problem = f"{CRASHED}{type(error).__name__}"
         finally:

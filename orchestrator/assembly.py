@@ -225,6 +225,8 @@ class Assembly:
         session, power = state.session, state.power
         if power is not None and power.address:
             plan = replace(plan, address=power.address)
+        if session is not None and plan.backend.registers:
+            plan = replace(plan, session=_planned(session))
         driver = backends.driver(plan, self._ports)
         able = powered(driver) if plan.backend.powered else None
         if able is not None:
@@ -233,7 +235,6 @@ class Assembly:
             self.pacer.remove(name)  # what a look at the old address finds is of no use
             if session is None:
                 return
-            driver = backends.driver(replace(plan, session=_planned(session)), self._ports)
         self.pacer.add(name, driver)
 
     def _prove(self, name: str) -> None:

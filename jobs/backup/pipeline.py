@@ -202,7 +202,7 @@ class _Reader:
         if not self._left and not self.ended:
             try:
                 self._left = memoryview(self._next())
-            except Exception as error:
+            except Exception as error:  # age wraps what its reader raises, so it is kept here
                 self.error = error
                 raise
         piece, self._left = self._left[:most], self._left[most:]
@@ -253,7 +253,7 @@ class _Writer:
             if self.size - self._checked >= _ROOM_EVERY:
                 self._checked = self.size
                 check_room(self._out.fileno(), self._min_free)
-        except Exception as error:
+        except Exception as error:  # as in `read`: age would wrap it
             self.error = error
             raise
         return len(piece)

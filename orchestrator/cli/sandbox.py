@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -28,7 +29,7 @@ MODEL = "demo-8b"
 USUAL_PORT = 8765
 
 
-class Sandbox:
+class Sandbox(ABC):
     """An async context manager: enter to start everything, leave to remove every trace of it.
 
     A demo of its own says in `parts` what is started, in `configuration` what the daemon runs on.
@@ -39,16 +40,17 @@ class Sandbox:
         self.port = USUAL_PORT
         self.running: dict[str, asyncio.subprocess.Process] = {}
 
+    @abstractmethod
     async def parts(self) -> None:
         """Start what has to be there before the daemon."""
 
+    @abstractmethod
     def configuration(self) -> str:
         """Return the daemon's aion.toml."""
-        raise NotImplementedError
 
+    @abstractmethod
     def introduction(self) -> str:
         """Say what was made shorter than usual."""
-        raise NotImplementedError
 
     @property
     def url(self) -> str:

@@ -7,6 +7,7 @@ reason of each move is read from the daemon's own event log.
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +38,7 @@ class Missed(AionError):
     """A step of the story was not observed."""
 
 
-class Story:
+class Story(ABC):
     """Plays once over a running `Sandbox`; `patience` stretches every deadline."""
 
     def __init__(
@@ -62,9 +63,9 @@ class Story:
         self.tell.seen(f"each of the {self._seen} steps was observed", steps=self._seen, ok=True)
         return 0
 
+    @abstractmethod
     def steps(self) -> AsyncIterator[Expected]:
         """Yield what is expected next, having done what should bring it about."""
-        raise NotImplementedError
 
     async def _observe(self, step: Expected) -> None:
         loop = asyncio.get_running_loop()

@@ -182,10 +182,9 @@ def _compare_clocks(
         jump_s = after[clock] - before[clock] - ran_s
         if abs(jump_s) > GAP_S:
             draft.change_world(tick=after)
-            if clock == BOOT and jump_s > 0:
-                metering.slept(draft, jump_s)
             _doubt(draft, f"{name} moved {jump_s:+.0f} s on its own")
             if clock == BOOT and jump_s > 0:
+                metering.slept(draft, jump_s)
                 sessions.slept(draft, jump_s)
             draft.change_world(tick=after)
             return

@@ -118,7 +118,7 @@ class Prover:
                 why = await self._unknown(backend, session)
         except TimeoutError:
             pass
-        except Exception:
+        except Exception:  # a driver's bug is no proof, and must not cost the daemon
             log.exception("challenge_failed", backend=backend)
             why = "internal error"
         if why:
