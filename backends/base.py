@@ -102,6 +102,16 @@ async def no_programs(argv: Sequence[str], **_given: Any) -> Ended:
     raise ChildFailed(f"{argv[0]} cannot be run here")
 
 
+async def no_children(
+    module: str,
+    payload: Mapping[str, Any],  # noqa: ARG001 - as `Children` names it
+    *,
+    timeout_s: float,  # noqa: ARG001 - as `Children` names it
+) -> dict[str, Any]:
+    """Refuse: where nothing may be started."""
+    raise ChildFailed(f"{module} cannot be run here")
+
+
 class Clock(Protocol):
     """The clocks of the world, all in seconds."""
 
@@ -133,6 +143,7 @@ class Ports:
     """What a driver may use of the world.
 
     `guarded` reaches public addresses only: for what a registration says, rather than the operator.
+    `children` runs what imports a heavy client library.
     """
 
     http: Http
@@ -140,6 +151,7 @@ class Ports:
     clock: Clock
     random: Random
     programs: Programs = no_programs
+    children: Children = no_children
 
 
 class Options(BaseModel):

@@ -19,20 +19,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
-from backends import base, notebook, static
+from backends import base, placed
 from backends.base import Credential, Ended, Launch, Plan, Ports
 from backends.engines.answers import plain
 from orchestrator.core.durations import seconds
 from orchestrator.core.lives import PowerPhase
-from orchestrator.core.model import Observation, Source, Verdict
 from orchestrator.core.powering import PowerReport, Snag
 from orchestrator.errors import ChildFailed, ChildTimedOut
 
 LONGEST_S: Final = 300.0
 NOWHERE: Final = "it is off, or its `status` gives no address"
-SCHEMES: Final = ("http", "https", "tcp")
 STATES: Final = {
     0: PowerPhase.ON,
     3: PowerPhase.OFF,
@@ -78,65 +76,20 @@ class Commands(base.Options):
         return text
 
 
-class Options(notebook.Options):
-    """The keys of a `command` backend besides those that every backend has.
-
-    Those of a notebook count where it `registers`, those of a static one elsewhere.
-    """
+class Options(placed.Options):
+    """The keys of a `command` backend besides those that every backend has."""
 
     commands: Commands
     """How it is started and stopped."""
-    registers: bool = False
-    """It carries the agent and registers itself; its address comes with its session."""
-    url: str | None = None
-    """Its address; absent: it registers, or `status` gives one."""
-    key: Credential | None = None
-    """Sent as `Authorization: Bearer …` with each request."""
-    headers: dict[str, str | Credential] = Field(default={})
-    """More headers, each a text or a credential."""
-    check: static.Check = static.Check()
-    """For the engine `http`."""
-
-    @field_validator("url")
-    @classmethod
-    def _is_an_address(cls, url: str | None) -> str | None:
-        return None if url is None else static.address(url, SCHEMES)
-
-    @model_validator(mode="after")
-    def _is_in_one_place(self) -> Options:
-        if self.registers and self.url is not None:
-            raise ValueError("its address comes with its session or from `url`, not from both")
-        return self
 
 
-class Driver:
+class Driver(placed.Placed):
     """Looks at a `command` backend, and runs its programs."""
 
     def __init__(self, plan: Plan, ports: Ports) -> None:
+        super().__init__(plan, ports, NOWHERE)
         self._plan, self._ports = plan, ports
         self._commands: Commands = plan.options.commands
-        self._looks: static.Driver | notebook.Driver | None = None
-        url = plan.address or plan.options.url
-        if plan.options.registers:
-            self._looks = notebook.Driver(plan, ports)
-        elif url:
-            options = plan.options.model_copy(update={"url": url})
-            self._looks = static.Driver(replace(plan, options=options), ports)
-
-    async def probe(self) -> Observation:
-        if self._looks is None:
-            name = self._plan.backend.name
-            return Observation(name, Source.PROBE, Verdict.FAILED, NOWHERE)
-        return await self._looks.probe()
-
-    async def canary(self) -> Observation | None:
-        return None if self._looks is None else await self._looks.canary()
-
-    async def identify(self, nonce: str) -> str:
-        """Do as `backends.base.Registered` says."""
-        if isinstance(self._looks, notebook.Driver):
-            return await self._looks.identify(nonce)
-        return "it does not register"
 
     async def start(self, launch: Launch) -> PowerReport:
         """Run the program that starts it."""
@@ -207,7 +160,7 @@ def read(ended: Ended, secret: str = "", *, reads: bool = False) -> PowerReport:
     return PowerReport(
         phase,
         _text(said.get("launch")),
-        _address(said.get("url")),
+        placed.address(said.get("url")),
         detail.replace(secret, "…") if secret else detail,
         snag,
         _seconds(said.get("retry_after_s")),
@@ -245,12 +198,3 @@ def _seconds(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return min(max(0.0, float(value)), 31 * 86400.0)
-
-
-def _address(value: object) -> str:
-    if not isinstance(value, str):
-        return ""
-    try:
-        return static.address(value, SCHEMES)
-    except ValueError:
-        return ""

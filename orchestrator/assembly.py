@@ -124,7 +124,7 @@ class Assembly:
         self.counts = Counts(lambda: loop.fleet, loop.report)
         http, guarded = self.counts.over(outside.http), self.counts.over(outside.guarded)
         self._wanted, self._store, self._clock = wanted, store, clock
-        self._ports = Ports(http, guarded, clock, random, outside.programs)
+        self._ports = Ports(http, guarded, clock, random, outside.programs, outside.children)
         self.pacer = Pacer(
             interval_s=self._interval_s,
             limit_s=self._limit_s,

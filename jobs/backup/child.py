@@ -24,7 +24,7 @@ from jobs.backup.form import Copy, Plan
 from jobs.backup.locks import alone
 from jobs.backup.run import Ports, run, store_folder
 from jobs.backup.stores.base import Store
-from orchestrator.edge.childside import serve
+from orchestrator.childside import serve
 from orchestrator.edge.clock import SystemClock, SystemRandom
 
 

@@ -23,7 +23,7 @@ from jobs.backup.pipeline import Bounds, Streamed, check_room, program, stream
 from jobs.backup.ports import Clock, Tell, nobody
 from jobs.backup.stores.base import disagreement, hash_file
 from jobs.backup.stores.landing import landing, sync_folder
-from orchestrator.edge.childside import redact
+from orchestrator.childside import redact
 
 FIRST_GUESS: Final = 0.25
 """Part of a database's size its first dump may take; later ones are judged by the last."""

@@ -25,7 +25,7 @@ from jobs.backup.ports import Tell, nobody
 from jobs.backup.stores.base import Store, hash_file
 from jobs.backup.stores.landing import landing
 from jobs.backup.verify import fetch
-from orchestrator.edge.childside import redact
+from orchestrator.childside import redact
 
 MANAGED: Final = (
     "_realtime", "auth", "cron", "extensions", "graphql", "graphql_public", "net", "pgbouncer",

@@ -22,7 +22,7 @@ from jobs.backup.errors import SourceFailed
 from jobs.backup.form import Timeouts
 from jobs.backup.stores.base import first_line
 from jobs.backup.stores.landing import landing
-from orchestrator.edge.childside import redact
+from orchestrator.childside import redact
 
 if TYPE_CHECKING:
     from psycopg import Connection

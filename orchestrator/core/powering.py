@@ -28,13 +28,25 @@ class Snag(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """What a provider says is used of one of a backend's meters, in the meter's own unit.
+
+    `unit`: as `core.meters.Unit` names it. `limit`: how much there is, where it says that too.
+    """
+
+    unit: str
+    used: float
+    limit: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PowerReport:
     """What a provider says of one backend.
 
     `phase`: UNKNOWN where it did not say. `launch`: the label of what runs there, "" where nothing
     does or there is none to be seen. `address`: where it is reached, for those whose address is the
     provider's to give. `detail`: one line for the operator. `retry_after_s`: how long it is of no
-    use to ask again, where it said so.
+    use to ask again, where it said so. `usage`: what it says is used, whatever else it said.
     """
 
     phase: PowerPhase = PowerPhase.UNKNOWN
@@ -43,6 +55,7 @@ class PowerReport:
     detail: str = ""
     snag: Snag = Snag.NONE
     retry_after_s: float | None = None
+    usage: tuple[Usage, ...] = ()
 
 
 class Ask(StrEnum):

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from orchestrator.core import demand, power
+from orchestrator.core import demand, metering, power
 from orchestrator.core.draft import Draft
 from orchestrator.core.events import ProbeSoon, Rewire
 from orchestrator.core.lives import Power, PowerPhase
+from orchestrator.core.meters import ProviderSaid
 from orchestrator.core.powering import Ask, PowerReport, PowerReported, Snag
 
 LAG_S = 30.0  # a provider may still say "off" for so long after it took a start
@@ -25,6 +26,7 @@ def reported(draft: Draft, event: PowerReported) -> None:
     name = event.backend
     if name not in draft.fleet.backends or not draft.config.backends[name].powered:
         return
+    _used(draft, name, event.report)
     known = power.of(draft.backend(name))
     if known.asked_at is not None and event.began_at < known.asked_at:
         return
@@ -34,6 +36,22 @@ def reported(draft: Draft, event: PowerReported) -> None:
         _stopped(draft, name, known, event)
     else:
         _read(draft, name, known, event)
+
+
+def _used(draft: Draft, name: str, report: PowerReport) -> None:
+    """Take its figures into account; where it gives less than we were told, that is used already.
+
+    A figure is true whenever it was asked for, so it counts also where the rest of the report is
+    too old to.
+    """
+    for usage in report.usage:
+        spec = draft.config.meters.get(f"{name}:{usage.unit}")
+        if spec is None:
+            continue
+        missing = 0.0
+        if spec.limit is not None and usage.limit is not None:
+            missing = max(0.0, spec.limit - usage.limit)
+        metering.provider_said(draft, ProviderSaid(spec.key, usage.used + missing))
 
 
 def _started(draft: Draft, name: str, known: Power, event: PowerReported) -> None:

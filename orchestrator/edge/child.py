@@ -19,7 +19,7 @@ from typing import Any
 
 import structlog
 
-from orchestrator.edge.childside import MAX_LINE, pieces, redact
+from orchestrator.childside import MAX_LINE, pieces, redact
 from orchestrator.errors import ChildFailed
 
 MAX_ANSWER = 1_000_000

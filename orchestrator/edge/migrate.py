@@ -18,9 +18,9 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from orchestrator.childside import serve
 from orchestrator.edge import schema, sqlite, tables
 from orchestrator.edge.child import run_child
-from orchestrator.edge.childside import serve
 from orchestrator.errors import AionError, StoreError, StoreFull, StoreTooNew
 
 COPIES = 3

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from orchestrator.edge.childside import pieces, redact, serve
+from orchestrator.childside import pieces, redact, serve
 
 CONNECT_S = 5.0
 READ_S = 10.0

@@ -9,7 +9,7 @@ from typing import Any
 
 import backends
 from backends import identity
-from backends.base import Plan, Ports, Reply, SessionPlan, no_programs
+from backends.base import Plan, Ports, Reply, SessionPlan, no_children, no_programs
 from orchestrator.core.model import Backend, HealthPolicy
 from orchestrator.errors import Unreachable
 
@@ -110,9 +110,12 @@ def plan(
     return Plan(backend, options, models or {}, secrets or {}, session)
 
 
-def ports(http: Any, clock: HandClock | None = None, programs: Any = None) -> Ports:
-    return Ports(http, http, clock or HandClock(), Middle(), programs or no_programs)
+def ports(
+    http: Any, clock: HandClock | None = None, programs: Any = None, children: Any = None
+) -> Ports:
+    clock = clock or HandClock()
+    return Ports(http, http, clock, Middle(), programs or no_programs, children or no_children)
 
 
-def driver(http: Any, made: Plan, clock: HandClock | None = None) -> Any:
-    return backends.driver(made, ports(http, clock))
+def driver(http: Any, made: Plan, clock: HandClock | None = None, children: Any = None) -> Any:
+    return backends.driver(made, ports(http, clock, children=children))

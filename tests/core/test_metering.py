@@ -2,11 +2,14 @@
 
 from dataclasses import replace
 
+import pytest
+
 from orchestrator.core.events import ProviderSaid, Reconfigured, Spent
 from orchestrator.core.fleet import resumed
 from orchestrator.core.lives import Do, Power, PowerPhase, Session
 from orchestrator.core.meters import MeterSpec, Unit, reserved, used
 from orchestrator.core.model import Fleet, Now
+from orchestrator.core.powering import Ask, PowerReport, PowerReported, Snag, Usage
 from orchestrator.core.registry import Proved
 from orchestrator.core.windows import Per, Window
 from tests.core.worlds import World, backend, config
@@ -207,6 +210,28 @@ def again(world: World, seconds: float) -> Fleet:
     at = world.at + seconds
     stored = {"backends": world.fleet.backends, "meters": world.fleet.meters}
     return resumed(world.fleet.config, Now(at, at), world=world.fleet.world, **stored)
+
+
+def test_what_a_provider_reports_with_the_state_of_its_machine_counts_too():
+    world = metered(GPU)
+    of_kind(world, powered=True)
+    run(world, 10)
+    usage = (Usage("hours", 1.25), Usage("requests", 7.0))
+    off = PowerReport(PowerPhase.OFF, usage=usage)
+    world.give(PowerReported("a", Ask.STATUS, off, began_at=world.at))
+    assert is_used(world, "a:hours") == pytest.approx(1.25)
+    unread = PowerReport(snag=Snag.TRANSIENT, usage=(Usage("hours", 1.5),))
+    world.give(PowerReported("a", Ask.STATUS, unread, began_at=world.at))
+    assert is_used(world, "a:hours") == pytest.approx(1.5)
+
+
+def test_where_the_provider_gives_less_than_was_configured_only_that_much_can_be_used():
+    world = metered(GPU)
+    of_kind(world, powered=True)
+    run(world, 10)
+    report = PowerReport(PowerPhase.OFF, usage=(Usage("hours", 0.5, limit=1.0),))
+    world.give(PowerReported("a", Ask.STATUS, report, began_at=world.at))
+    assert is_used(world, "a:hours") == pytest.approx(2.5)
 
 
 def test_a_start_forfeits_the_open_block_and_the_next_turn_stores_that():

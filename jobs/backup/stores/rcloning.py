@@ -33,7 +33,7 @@ from jobs.backup.errors import (
 )
 from jobs.backup.form import Access
 from jobs.backup.stores.base import CHUNK, Progress, first_line, silent
-from orchestrator.edge.childside import pieces, redact
+from orchestrator.childside import pieces, redact
 
 SILENCE_S: Final = 900.0
 """Without a byte more. rclone gives up on a silent connection by itself; this is for hashing."""

@@ -17,7 +17,7 @@ from orchestrator.errors import ChildFailed
 CANARY = "canary-5f3a9c-do-not-show"
 PREFACE = """
 import json, os, signal, subprocess, sys, time
-from orchestrator.edge.childside import serve
+from orchestrator.childside import serve
 """
 
 
