@@ -4,18 +4,14 @@ A new kind adds itself to KINDS below: how to make one, and what it stands on in
 """
 
 import asyncio
-import sys
 
 import pytest
 from pydantic import ValidationError
 
 import backends
-from backends.base import Launch, Options
-from orchestrator.core.lives import PowerPhase
+from backends.base import Options
 from orchestrator.core.model import HealthPolicy, Observation, Source, Verdict
-from orchestrator.core.powering import Snag
-from orchestrator.edge.programs import run_program
-from tests.backends.worlds import SESSION, HandClock, TableHttp, driver, plan, ports, reply
+from tests.backends.worlds import SESSION, HandClock, TableHttp, driver, plan, reply
 
 LIST = {"object": "list", "data": [{"id": "theirs"}]}
 DONE = {"choices": [{"index": 0, "message": {"role": "assistant", "content": ""}}]}
@@ -155,84 +151,3 @@ def test_a_kind_recovers_by_itself(kind):
     assert asyncio.run(one.probe()).verdict is Verdict.FAILED
     state["answer"] = reply(200, LIST)
     assert asyncio.run(one.probe()).verdict is Verdict.OK
-
-
-# ── those that can be started and stopped ───────────────────────────────────────────────────────
-
-
-PROGRAM = """
-import pathlib, sys
-folder, verb = pathlib.Path(sys.argv[1]), sys.argv[2]
-if verb == "start":
-    if (folder / "refuses").exists():
-        sys.exit(69)
-    (folder / "on").write_text(sys.argv[3])
-    sys.exit(1 if (folder / "mute").exists() else 0)
-elif verb == "stop":
-    (folder / "on").unlink(missing_ok=True)
-elif (folder / "on").exists():
-    print('{"launch": "%s"}' % (folder / "on").read_text())
-else:
-    sys.exit(3)
-"""
-
-
-def machine(kind, folder, fate):
-    """Make a backend of that kind that is off, and whose next start goes like that."""
-    if kind == "fake":
-        starts = {"well": "boot 0s", "refuses": "stockout", "mute": "lost 0s"}
-        return driver(TableHttp({}), plan("fake", power=starts[fate]))
-    (folder / fate).touch()
-    run = (sys.executable, "-c", PROGRAM, str(folder))
-    verbs = {
-        "start": (*run, "start", "{launch}"),
-        "stop": (*run, "stop"),
-        "status": (*run, "status"),
-    }
-    return backends.driver(plan("command", commands=verbs), ports(TableHttp({}), None, run_program))
-
-
-STARTED = ("command", "fake")
-powered = pytest.mark.parametrize("kind", STARTED)
-
-
-def test_every_kind_that_can_be_started_is_held_to_this():
-    assert set(backends.POWERED) <= set(STARTED) <= set(backends.KINDS)
-    assert all(backends.powered(kind, None) for kind in backends.POWERED)
-
-
-@powered
-def test_it_is_off_then_on_under_its_label_then_off_again(kind, tmp_path):
-    one = machine(kind, tmp_path, "well")
-
-    async def story():
-        assert (await one.status()).phase is PowerPhase.OFF
-        taken = await one.start(Launch("aion-home-lab-7", 3600.0))
-        assert taken.snag is Snag.NONE
-        assert taken.phase in (PowerPhase.STARTING, PowerPhase.ON)
-        seen = await one.status()
-        assert (seen.phase, seen.launch, seen.snag) == (PowerPhase.ON, "aion-home-lab-7", Snag.NONE)
-        for _ in range(2):
-            stopped = await one.stop("aion-home-lab-7")
-            assert stopped.snag is Snag.NONE
-        assert (await one.status()).phase is PowerPhase.OFF
-
-    asyncio.run(story())
-
-
-@powered
-def test_a_start_that_is_refused_did_not_happen(kind, tmp_path):
-    one = machine(kind, tmp_path, "refuses")
-    report = asyncio.run(one.start(Launch("l")))
-    assert report.snag is Snag.STOCKOUT
-    assert report.detail.isprintable()
-    assert report.detail
-    assert asyncio.run(one.status()).phase is PowerPhase.OFF
-
-
-@powered
-def test_a_start_whose_answer_is_lost_is_said_to_be_and_its_status_tells(kind, tmp_path):
-    one = machine(kind, tmp_path, "mute")
-    assert asyncio.run(one.start(Launch("l"))).snag is Snag.LOST
-    seen = asyncio.run(one.status())
-    assert (seen.phase, seen.launch) == (PowerPhase.ON, "l")
