@@ -1,8 +1,9 @@
 """What a backend kind is, and what it may use of the world.
 
 A kind is one module named in `backends.KINDS` with two things in it: `Options`, the keys its
-`[backends.NAME]` table may hold, and `Driver`, which looks at one such backend. What a driver
-needs of the outside comes as a `Ports`; it imports no client library and reads no clock.
+`[backends.NAME]` table may hold, and `Driver`, which looks at one such backend; a third, `checks`,
+may say what `aion doctor` is to look at (see `Checks`). What a driver needs of the outside comes as
+a `Ports`; it imports no client library and reads no clock.
 """
 
 from __future__ import annotations
@@ -44,8 +45,12 @@ class Http(Protocol):
         body: bytes | None = None,
         timeout_s: float,
         max_bytes: int = 65536,
+        once: bool = False,
     ) -> Reply:
         """Send one request and read the answer; redirects are not followed.
+
+        `once`: never sent a second time, not even where a connection kept alive turns out to be
+        closed: for what must not be done twice.
 
         Raises `Unreachable` with one line saying how it failed (refused, timed out after N s, name
         not found, TLS, reset, answer cut short).
@@ -199,7 +204,8 @@ class Plan:
     `models` maps our model names to the backend's. `secrets` holds the credentials that `options`
     asked for, by key. `options` is the kind's own `Options`. `session`: None where the address does
     not come with one, or none has come yet. `address`: what the provider gave last, for those that
-    get one with each start.
+    get one with each start. `label`: how the labels of its launches begin, for those whose launches
+    are found by it among others in one account; "" where nothing is started, as in `aion doctor`.
     """
 
     backend: Backend
@@ -208,6 +214,7 @@ class Plan:
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     session: SessionPlan | None = None
     address: str = ""
+    label: str = ""
 
 
 class Driver(Protocol):
@@ -287,3 +294,29 @@ class Powered(Protocol):
     async def status(self) -> PowerReport:
         """Say how it is. UNKNOWN, with a snag, where that cannot be read: never OFF by mistake."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that `aion doctor` looked at for one backend, beside whether its engine answers.
+
+    `ok`: None is advice, worth knowing and not amiss. `what`: one line of what was found, without
+    the backend's name. `remedy`: what to do, where something is to be done.
+    """
+
+    ok: bool | None
+    what: str
+    remedy: str = ""
+
+
+class Checks(Protocol):
+    """What a kind has `aion doctor` look at: a function `checks` in its module, if it has one.
+
+    For what only this kind knows: does the provider take the credential, may it do what `start` and
+    `stop` ask, is what is to be started there, is there quota for it. It changes nothing at the
+    provider and costs nothing; it answers within a minute (`timeout_s` of what it asks through
+    `ports`), and does not raise for what the provider says: that is a `Check` that is not ok. One
+    that it could not make at all is one too, and then the rest may be left out.
+    """
+
+    async def __call__(self, plan: Plan, ports: Ports) -> Sequence[Check]: ...

@@ -28,6 +28,7 @@ from backends.base import (
 )
 from backends.tunnels import spared
 from orchestrator.core.addresses import why_not_url
+from orchestrator.core.demand import label_start
 from orchestrator.core.events import (
     AskControls,
     CanarySoon,
@@ -223,6 +224,7 @@ class Assembly:
         if plan is None or state is None:
             return
         session, power = state.session, state.power
+        plan = replace(plan, label=label_start(self._wanted.fleet.instance, name))
         if power is not None and power.address:
             plan = replace(plan, address=power.address)
         if session is not None and plan.backend.registers:

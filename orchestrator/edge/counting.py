@@ -96,10 +96,17 @@ class _Counted:
         body: bytes | None = None,
         timeout_s: float,
         max_bytes: int = 65536,
+        once: bool = False,
     ) -> Reply:
         self._counts.requested(url, len(body) if body else 0)
         return await self._http.request(
-            method, url, headers=headers, body=body, timeout_s=timeout_s, max_bytes=max_bytes
+            method,
+            url,
+            headers=headers,
+            body=body,
+            timeout_s=timeout_s,
+            max_bytes=max_bytes,
+            once=once,
         )
 
     async def connect(self, host: str, port: int, *, timeout_s: float) -> float:

@@ -81,11 +81,13 @@ class AioHttp:
         body: bytes | None = None,
         timeout_s: float,
         max_bytes: int = 65536,
+        once: bool = False,
     ) -> Reply:
         """Do as `backends.base.Http` says.
 
         `max_bytes` bounds the body after decompression; what is over it is cut off and the
-        connection given up. A connection the other side had closed meanwhile is retried once.
+        connection given up. A connection the other side had closed meanwhile is retried once,
+        but for what is to be sent only `once`, which has a new one from the beginning.
         """
         if self._session is None or self._fresh is None:
             raise Unreachable("the HTTP client is closed")
@@ -97,11 +99,12 @@ class AioHttp:
         timeout = self._timeout(timeout_s)
         try:
             try:
+                session = self._fresh if once else self._session
                 reply, kept = await _once(
-                    self._session, method, target, headers, body, timeout, max_bytes
+                    session, method, target, headers, body, timeout, max_bytes
                 )
             except (aiohttp.ServerDisconnectedError, ConnectionResetError):
-                if origin not in self._warm:
+                if once or origin not in self._warm:
                     raise
                 left = aiohttp.ClientTimeout(total=max(started + timeout_s - loop.time(), 0.001))
                 reply, kept = await _once(
@@ -110,7 +113,7 @@ class AioHttp:
         except FAILURES as error:
             self._warm.discard(origin)
             raise Unreachable(_words(error, timeout_s)) from error
-        if kept:
+        if kept and not once:
             self._warm.add(origin)
         return reply
 

@@ -63,6 +63,7 @@ class TableHttp:
         body: bytes | None = None,
         timeout_s: float,
         max_bytes: int = 65536,
+        once: bool = False,
     ) -> Reply:
         self.sent.append((url, headers or {}, body))
         path = "/" + url.split("://", 1)[1].partition("/")[2]

@@ -240,6 +240,25 @@ def test_a_connection_closed_while_idle_is_retried_once_on_a_new_one(method):
     assert asyncio.run(main()) <= 4
 
 
+def test_what_is_to_be_done_once_is_sent_once_whatever_becomes_of_it():
+    async def answers_the_first(origin, reader, writer):
+        await origin.request(reader)
+        if len(origin.requests) > 1:
+            return  # took it, and goes without a word
+        writer.write(OK)
+        await writer.drain()
+        await origin.request(reader)
+
+    async def main():
+        async with Origin(answers_the_first) as origin, AioHttp() as http:
+            await http.request("GET", origin.url, timeout_s=2)
+            with pytest.raises(Unreachable):
+                await http.request("POST", origin.url, body=b"{}", timeout_s=2, once=True)
+            return [head[:4] for head in origin.requests]
+
+    assert asyncio.run(main()) == [b"GET ", b"POST"]
+
+
 def test_several_stale_connections_do_not_add_up_to_a_failure():
     async def main():
         together = asyncio.Event()

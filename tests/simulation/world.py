@@ -249,6 +249,7 @@ class Http:
         body: bytes | None = None,
         timeout_s: float,
         max_bytes: int = 65536,
+        once: bool = False,
     ) -> Reply:
         """Ask a server of the simulated world; see `backends.base.Http`."""
         parts = urlsplit(url)
