@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from backends.base import Driver, Options, Plan, Ports, Registered
+    from backends.base import Checks, Driver, Options, Plan, Ports, Registered
 
 KINDS: Final[dict[str, str]] = {
     "static": "backends.static",
@@ -64,6 +64,12 @@ def kind(name: str) -> ModuleType:
 def options(name: str) -> type[Options]:
     """Give the class that a kind's own keys are validated with."""
     found: type[Options] = kind(name).Options
+    return found
+
+
+def checks(name: str) -> Checks | None:
+    """Give what a kind has `aion doctor` look at, None where it has nothing of its own."""
+    found: Checks | None = getattr(kind(name), "checks", None)
     return found
 
 

@@ -8,7 +8,7 @@ a `Ports`; it imports no client library and reads no clock.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -62,15 +62,25 @@ class Http(Protocol):
         ...
 
 
+News = Callable[[dict[str, Any]], None]
+"""Takes what a child tells before its answer (`orchestrator.childside.tell`)."""
+
+
 class Children(Protocol):
     """Runs what is too heavy for the daemon's memory in a process of its own."""
 
     async def __call__(
-        self, module: str, payload: Mapping[str, Any], *, timeout_s: float
+        self,
+        module: str,
+        payload: Mapping[str, Any],
+        *,
+        timeout_s: float,
+        news: News | None = None,
     ) -> dict[str, Any]:
         """Run `python -m module`, hand it `payload` on stdin, return the JSON it answers.
 
-        Secrets go in `payload`, never elsewhere. Raises `ChildFailed`.
+        Secrets go in `payload`, never elsewhere. `news` gets what it tells of how far it is. Raises
+        `ChildFailed`.
         """
         ...
 
@@ -112,6 +122,7 @@ async def no_children(
     payload: Mapping[str, Any],  # noqa: ARG001 - as `Children` names it
     *,
     timeout_s: float,  # noqa: ARG001 - as `Children` names it
+    news: News | None = None,  # noqa: ARG001 - as `Children` names it
 ) -> dict[str, Any]:
     """Refuse: where nothing may be started."""
     raise ChildFailed(f"{module} cannot be run here")

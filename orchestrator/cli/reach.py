@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from orchestrator.settings import Config
 
 TIMEOUT_S = 5.0
+CHECKS_S = 90.0
 SKEW_S = 5.0
 MONTH_S = 30 * 86400.0
 # Sent for one probe on a connection kept alive, headers and acknowledgements included: ten
@@ -30,17 +31,22 @@ FREE_BYTES = 1_000_000_000  # a month, on Google's free e2-micro
 
 async def examine(config: Config) -> AsyncIterator[Finding]:
     """Yield what a look at the network finds."""
+    from orchestrator.edge.child import run_child
     from orchestrator.edge.clock import SystemClock, SystemRandom
     from orchestrator.edge.http import AioHttp
+    from orchestrator.edge.programs import run_program
 
     async with AioHttp() as http:
-        ports = Ports(http, http, SystemClock(), SystemRandom())
+        ports = Ports(http, http, SystemClock(), SystemRandom(), run_program, run_child)
         async for finding in _controls(config, ports):
             yield finding
         yield await _public_name(config, http)
         looks = [_backend(config, name, ports) for name in config.plans]
         for look in asyncio.as_completed(looks):
             yield await look
+        for name in config.plans:  # one after the other: each may need a process of 200 MB
+            for finding in await of_its_kind(config, name, ports):
+                yield finding
     async for finding in _dns(config):
         yield finding
     yield egress(config)
@@ -131,6 +137,28 @@ async def _backend(config: Config, name: str, ports: Ports) -> Finding:
     if seen.verdict is Verdict.FAILED:
         return Finding(FAILED, subject, seen.detail, "start it, or correct its address")
     return Finding(ADVICE, subject, seen.detail or str(seen.verdict), "it needs time")
+
+
+async def of_its_kind(
+    config: Config, name: str, ports: Ports, within_s: float = CHECKS_S
+) -> list[Finding]:
+    """Make the checks that a backend's kind brings; none of them can spoil the others."""
+    from backends import checks
+
+    plan = config.plans[name]
+    look = checks(plan.backend.kind)
+    if look is None:
+        return []
+    subject = f"{plan.backend.kind} {name}"
+    try:
+        async with asyncio.timeout(within_s):
+            found = await look(plan, ports)
+    except TimeoutError:
+        return [Finding(FAILED, subject, f"its provider said nothing within {within_s:g} s")]
+    except AionError as error:
+        return [Finding(FAILED, subject, str(error))]
+    outcomes = {True: PASSED, False: FAILED, None: ADVICE}
+    return [Finding(outcomes[one.ok], subject, one.what, one.remedy) for one in found]
 
 
 async def _dns(config: Config) -> AsyncIterator[Finding]:

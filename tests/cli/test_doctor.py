@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
+import sys
 from contextlib import contextmanager
 from dataclasses import replace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from terminal import aion
 
-from orchestrator.cli.reach import egress
+import backends
+from backends.base import Check, Plan, Ports
+from orchestrator.cli.reach import egress, of_its_kind
 from orchestrator.core.model import Backend, FleetConfig, HealthPolicy
+from orchestrator.errors import ChildFailed
 
 TEXT = """
 [server]
@@ -120,3 +126,44 @@ def test_the_traffic_of_a_month_is_estimated_as_a_free_machine_would_bill_it(
     count, interval_s, outcome
 ):
     assert egress(Settings(count, interval_s=interval_s)).outcome == outcome
+
+
+def of_a_kind(monkeypatch, checks, **limits):
+    """What doctor says of a backend whose kind brings these checks."""
+    module = ModuleType("odd")
+    if checks is not None:
+        module.checks = checks
+    monkeypatch.setitem(sys.modules, "odd", module)
+    monkeypatch.setitem(backends.KINDS, "odd", "odd")
+    config = SimpleNamespace(plans={"box": Plan(Backend("box", "odd", "openai"), None)})
+    found = asyncio.run(of_its_kind(config, "box", Ports(None, None, None, None), **limits))
+    return [(one.outcome, one.subject, one.text, one.remedy) for one in found]
+
+
+def test_a_kind_brings_checks_of_its_own(monkeypatch):
+    async def checks(plan, ports):
+        assert isinstance(ports, Ports)
+        return [
+            Check(True, f"{plan.backend.name} is there"),
+            Check(False, "no quota", "ask for it"),
+            Check(None, "a trial account"),
+        ]
+
+    assert of_a_kind(monkeypatch, checks) == [
+        ("PASSED", "odd box", "box is there", ""),
+        ("FAILED", "odd box", "no quota", "ask for it"),
+        ("ADVICE", "odd box", "a trial account", ""),
+    ]
+    assert of_a_kind(monkeypatch, None) == []
+
+
+def test_checks_of_a_kind_that_fail_or_hang_are_a_finding(monkeypatch):
+    async def fail(plan, ports):
+        raise ChildFailed("its child died")
+
+    async def hang(plan, ports):
+        await asyncio.Event().wait()
+
+    assert of_a_kind(monkeypatch, fail) == [("FAILED", "odd box", "its child died", "")]
+    ((outcome, _, text, _),) = of_a_kind(monkeypatch, hang, within_s=0.05)
+    assert (outcome, text) == ("FAILED", "its provider said nothing within 0.05 s")
