@@ -32,6 +32,8 @@ REMOVED = "its backend is not configured any more"
 def reconfigured(draft: Draft, event: Reconfigured) -> None:
     """Take a new configuration: new ones are looked at, gone ones are left."""
     old, new = draft.config, event.config
+    if old == new:
+        return  # only secrets may differ, which the core never sees
     draft.config, draft.pools = new, pools(new)
     for name in old.backends.keys() - new.backends.keys():
         power.abandon(draft, name)

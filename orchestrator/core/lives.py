@@ -121,7 +121,8 @@ class Power:
     of. `idle_since`: it has had no work from then. `stop_at`: until then its agent may save.
     `forced`: its budget is spent, so it is stopped even while we only observe. `failures` in a row;
     `retry_at`: no automatic start before. `address`: what the provider says. `why` it was started
-    or stopped; `would`: what would be done if we did not only observe.
+    or stopped; `would`: what would be done if we did not only observe. `lost`: its last life had
+    begun to serve and ended by itself, too soon to be worth a start.
     """
 
     phase: PowerPhase = PowerPhase.UNKNOWN
@@ -145,3 +146,4 @@ class Power:
     address: str = ""
     why: str = ""
     would: str = ""
+    lost: bool = False

@@ -39,6 +39,7 @@ FLAGS: Mapping[str, Severity] = {
     "name_unreachable": Severity.CRITICAL,
     "backup_failed": Severity.WARNING,
     "backup_stale": Severity.CRITICAL,
+    "backup_filling": Severity.WARNING,
     "config_refused": Severity.WARNING,
 }
 OF_BACKEND = (
@@ -49,6 +50,7 @@ OF_BACKEND = (
     "flapping",
     "session_ending",
     "start_failed",
+    "went_off",
     "stop_failed",
 )
 OF_SERVICE = (
@@ -183,7 +185,8 @@ def _of_power(draft: Draft, state: BackendState) -> Iterator[Wrong]:
     if (power.failures and not up) or unread:
         retry = "" if power.retry_at is None else f"{power.retry_at:.0f}"
         failed = {"backend": state.name, "reason": power.detail, "retry_at": retry}
-        yield Wrong("start_failed", state.name, Severity.WARNING, failed)
+        kind = "went_off" if power.lost and not unread else "start_failed"
+        yield Wrong(kind, state.name, Severity.WARNING, failed)
     if power.phase is PowerPhase.STOPPING and draft.at - power.since >= STOPPING_S:
         lasting = {"backend": state.name, "reason": power.detail or power.why}
         yield Wrong("stop_failed", state.name, Severity.CRITICAL, lasting)

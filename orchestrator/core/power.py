@@ -161,7 +161,8 @@ def _tidy(draft: Draft, name: str) -> None:
         failed(draft, name, f"it was not up {spoken(took_s)} after it was started")
         stop(draft, name, "it did not come up")
     elif _dead(draft, spec, draft.backend(name)):
-        failed(draft, name, f"it died and did not come back: {draft.backend(name).reason}")
+        why = f"died and did not come back: {draft.backend(name).reason}"
+        failed(draft, name, why, lost=True)
         stop(draft, name, "it is dead")
     else:
         _tidy_idle(draft, spec, power)
@@ -322,13 +323,19 @@ def longest_s(draft: Draft, spec: Backend) -> float | None:
     return min(limits, default=None)
 
 
-def failed(draft: Draft, name: str, why: str, wait_s: float = 0.0) -> None:
-    """Note that a start came to nothing; the next one waits twice as long each time."""
+def failed(
+    draft: Draft, name: str, why: str, wait_s: float = 0.0, *, lost: bool = False
+) -> None:
+    """Note that a start came to nothing; the next one waits twice as long each time.
+
+    `lost`: it had been up, and did not last.
+    """
     failures = of(draft.backend(name)).failures + 1
     wait_s = max(min(BACKOFF_S * 2.0 ** min(failures - 1, 10), LONGEST_BACKOFF_S), wait_s)
-    put(draft, name, durable=True, failures=failures, retry_at=draft.at + wait_s, detail=why)
-    text = f"{name} could not be started: {why}; not again within {spoken(wait_s)}"
-    draft.note("power_failed", name, text)
+    changes = {"failures": failures, "retry_at": draft.at + wait_s, "detail": why, "lost": lost}
+    put(draft, name, durable=True, **changes)
+    action, what = ("power_lost", why) if lost else ("power_failed", f"could not be started: {why}")
+    draft.note(action, name, f"{name} {what}; not again within {spoken(wait_s)}")
 
 
 def off(draft: Draft, name: str, **changes: Any) -> None:

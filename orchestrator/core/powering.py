@@ -103,13 +103,6 @@ PowerCommand = Start | Halt
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
-    """A rotation has drained this backend; `core.power` decides whether it is stopped."""
-
-    backend: str
-
-
-@dataclass(frozen=True, slots=True)
 class StartBackend:
     """Have the provider start it, labelled `launch`, and end it by itself after `max_run_s`."""
 
@@ -133,4 +126,4 @@ class AskPower:
     backend: str
 
 
-PowerEffect = Stop | StartBackend | StopBackend | AskPower
+PowerEffect = StartBackend | StopBackend | AskPower

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from orchestrator.core import demand, metering, power
 from orchestrator.core.draft import Draft
+from orchestrator.core.durations import spoken
 from orchestrator.core.events import ProbeSoon, Rewire
 from orchestrator.core.lives import Power, PowerPhase
 from orchestrator.core.meters import ProviderSaid
@@ -129,19 +130,33 @@ def _is_off(draft: Draft, name: str, known: Power, event: PowerReported) -> None
     launched = known.launched_at if known.launched_at is not None else draft.at
     if known.phase is PowerPhase.STARTING and event.began_at - launched < LAG_S:
         return
-    stopping, ours = known.phase is PowerPhase.STOPPING, bool(known.launch)
+    told_to = known.phase is PowerPhase.STOPPING and known.stop_at is not None
     power.off(draft, name)
-    if stopping or not ours:
-        why = f"it is off: {known.why}" if stopping and known.why else "it is off"
-        power.put(draft, name, why=known.why if stopping else "")
+    if told_to or not known.launch:
+        why = f"it is off: {known.why}" if told_to and known.why else "it is off"
+        power.put(draft, name, why=known.why if told_to else "")
         draft.note("power_off", name, f"{name}: {why}")
     elif not known.answered:
         text = f"{name}: {known.launch} never began, so another start is no second one"
         draft.note("power_off", name, text)
-    elif not known.booted or draft.at - launched < SHORT_S:
-        power.failed(draft, name, event.report.detail or "it went off by itself")
     else:
-        draft.note("power_lost", name, f"{name} went off by itself")
+        going = known.why if known.phase is PowerPhase.STOPPING else ""
+        _ended(draft, name, known, event.report.detail or going)
+
+
+def _ended(draft: Draft, name: str, known: Power, detail: str) -> None:
+    """Say of what we had started, and did not stop, that it is off."""
+    if not known.booted:
+        power.failed(draft, name, detail or "it went off by itself")
+        return
+    lasted_s = draft.at - (known.launched_at if known.launched_at is not None else draft.at)
+    why = f"went off by itself, {spoken(lasted_s)} after it was started"
+    why = f"{why}: {detail}" if detail else why
+    if lasted_s < SHORT_S:
+        power.failed(draft, name, why, lost=True)
+    else:
+        power.put(draft, name, why=detail)
+        draft.note("power_lost", name, f"{name} {why}")
 
 
 def _is_on(draft: Draft, name: str, known: Power, event: PowerReported) -> None:
@@ -187,8 +202,10 @@ def _adopt(draft: Draft, name: str, event: PowerReported) -> None:
 
 def _is_stopping(draft: Draft, name: str, known: Power, event: PowerReported) -> None:
     if known.phase is PowerPhase.ON and event.began_at - (known.asked_at or 0.0) >= LAG_S:
-        power.put(draft, name, durable=True, phase=PowerPhase.STOPPING, since=draft.at, why="")
-        draft.note("power_going", name, f"{name} is going off by itself")
+        why = event.report.detail
+        power.put(draft, name, durable=True, phase=PowerPhase.STOPPING, since=draft.at, why=why)
+        because = f": {why}" if why else ""
+        draft.note("power_going", name, f"{name} is going off by itself{because}")
         draft.touch(name)
     else:
         power.put(draft, name, answered=True)

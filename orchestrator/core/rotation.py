@@ -10,7 +10,6 @@ from orchestrator.core.draft import Draft
 from orchestrator.core.events import CanarySoon, CheckName, ProbeSoon
 from orchestrator.core.model import Health, Phase, Rotation, ServiceState
 from orchestrator.core.power import drained
-from orchestrator.core.powering import Stop
 
 CANARY_WAIT_S = 90.0  # a rotation's next one must complete a canary by then
 VERIFY_LIMIT_S = 300.0
@@ -84,8 +83,7 @@ def advance(draft: Draft, name: str) -> None:
             _phase(draft, name, turn, Phase.DRAIN)
     elif draft.at - turn.since >= service.rotation.drain_s:
         draft.put_service(replace(state, rotation=None), durable=True)
-        draft.note("rotation_done", name, f"{name}: {turn.old} is drained")
-        draft.do(Stop(turn.old))
+        draft.note("rotation_done", name, f"{name}: {turn.old} is drained", old=turn.old)
         drained(draft, turn.old)
 
 

@@ -201,6 +201,11 @@ KINDS: dict[str, Phrases] = {
         body=(N_("{detail}."), N_("To see what there is: aion backup list {subject}")),
         over=(N_("The backup {subject} is up to date again"),),
     ),
+    "backup_filling": Phrases(
+        titles=(N_("A place of the backup {subject} will be full soon"),),
+        body=(N_("{detail}."), N_("Make room there, or keep less.")),
+        over=(N_("The places of the backup {subject} have room again"),),
+    ),
     "restart_needed": Phrases(
         titles=(N_("Please start {backend}"),),
         body=(N_("{reason}."), N_("Open {url}")),
@@ -212,6 +217,15 @@ KINDS: dict[str, Phrases] = {
             N_("{reason}."),
             N_("It is tried again at {retry_at}, if it is still needed."),
             N_("To try it now: aion backend start {backend}"),
+        ),
+        over=(N_("{backend} can be started again"),),
+    ),
+    "went_off": Phrases(
+        titles=(N_("{backend} did not last"),),
+        body=(
+            N_("Why: {reason}."),
+            N_("It may be started again from {retry_at} on, if it is still needed."),
+            N_("To start it now: aion backend start {backend}"),
         ),
         over=(N_("{backend} can be started again"),),
     ),

@@ -43,8 +43,7 @@ from orchestrator.core.model import (
     Tier,
     Verdict,
 )
-from orchestrator.core.powering import Stop
-from tests.core.worlds import DNS, START, World, backend, config, restarted
+from tests.core.worlds import DNS, START, World, backend, config, drained, restarted
 
 BAD = Verdict.FAILED
 
@@ -308,9 +307,9 @@ def test_a_switchover_is_made_before_the_break():
     assert rotation is not None
     assert rotation.phase is Phase.TTL, "resolvers may still hold the old answer"
     world.lives(301, up="ab")
-    assert Stop("a") not in world.effects
+    assert not drained(world, "a")
     world.lives(121, up="ab")
-    assert Stop("a") in world.effects
+    assert drained(world, "a")
     assert world.fleet.services["chat"].rotation is None
 
 

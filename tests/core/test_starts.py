@@ -252,9 +252,10 @@ def test_a_reload_that_changes_nothing_changes_nobody():
     world = World(config())
     world.up("a", "b", "c")
     before = dict(world.fleet.backends)
-    world.give(Reconfigured(replace(config())))
+    turn = world.give(Reconfigured(replace(config())))
     assert world.fleet.backends == before
     assert world.active == "a"
+    assert not turn.entries, "nothing is in force that was not before"
 
 
 def test_a_service_that_is_removed_and_comes_back_goes_on_with_its_epochs():

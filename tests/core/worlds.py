@@ -142,6 +142,12 @@ class World:
         self.turns.clear()
 
 
+def drained(world: World, name: str) -> bool:
+    """Say whether a planned move away from that backend was carried to its end."""
+    done = (entry for entry in world.entries if entry.action == "rotation_done")
+    return any(entry.data["old"] == name for entry in done)
+
+
 def restarted(world: World, seconds: float = 5.0) -> World:
     """Start again from what is stored, this long after."""
     fleet = world.fleet

@@ -447,8 +447,8 @@ FISH = (
         "the new one is stopped",
         "after the drain the old one is stopped",
         ROTATION,
-        "draft.do(Stop(turn.old))",
-        "draft.do(Stop(turn.new))",
+        "drained(draft, turn.old)",
+        "drained(draft, turn.new)",
         ("rules",),
     ),
     # ── what the operator hears ─────────────────────────────────────────────────────────────────
