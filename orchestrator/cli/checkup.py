@@ -1,6 +1,7 @@
 """What `aion doctor` looks at, one finding after the other. Nothing here writes or changes a thing.
 
-On this machine here (configuration, files, database, port, unit); on the network in `reach`.
+On this machine here (configuration, files, database, port, unit); on the network in `reach`; the
+places of backups, where a small object is written and deleted, in `storecheck`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.cli import reach, terms
+from backends import terms
+from orchestrator.cli import reach, storecheck
 from orchestrator.cli.finding import ADVICE, FAILED, PASSED, Finding
 from orchestrator.cli.where import base_url, find_config
 from orchestrator.errors import AionError, ConfigError
@@ -38,8 +40,9 @@ async def examine(given: Path | None) -> AsyncIterator[Finding]:
         yield finding
     yield await _port(config)
     yield await _unit()
-    async for finding in reach.examine(config):
-        yield finding
+    for look in (reach.examine, storecheck.examine):
+        async for finding in look(config):
+            yield finding
 
 
 def _configuration(path: Path | None) -> tuple[Config | None, list[Finding]]:

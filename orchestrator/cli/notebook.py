@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli import ipynb, terms
+from backends import ipynb, terms
 from orchestrator.errors import AionError, ConfigError, Declined
 
 if TYPE_CHECKING:

@@ -1,17 +1,19 @@
 """The notebook that runs a backend: a note on the terms, and one cell of code.
 
-Plain JSON in the form of nbformat 4.5 (https://nbformat.readthedocs.io). No secret is in it.
+Plain JSON in the form of nbformat 4.5 (https://nbformat.readthedocs.io). No secret is in it, except
+the token of one launch where a start brings one.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
-from orchestrator.cli import terms
+from backends import terms
 
 JUPYTER: Final = "jupyter"
 PLATFORMS: Final = (terms.COLAB, terms.KAGGLE, JUPYTER)
@@ -23,11 +25,28 @@ FETCH: Final = (
     "import urllib.request as u; exec(u.urlopen("
     'u.Request(aion + "/agent.py", headers={"User-Agent": "aion-notebook"})).read())'
 )
+LAUNCH: Final = "# aion launch: "
+# Nobody is there to run it again if the daemon is just being restarted.
+PATIENTLY: Final = f"""\
+import time
+for left in range(60, -1, -1):
+    try:
+        {FETCH}
+        break
+    except OSError as error:
+        print("the daemon cannot be reached:", error)
+        if not left:
+            raise
+        time.sleep(10)"""
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What the agent is told. `url` and `listen` only where a tunnel does not decide them."""
+    """What the agent is told. `url` and `listen` only where a tunnel does not decide them.
+
+    `launch`: the label of the start that runs it, with its own `token`. `more`: options of the
+    agent that the operator gave; they go before ours.
+    """
 
     aion: str
     backend: str
@@ -37,6 +56,9 @@ class Told:
     url: str = ""
     listen: str = ""
     insecure: bool = False
+    launch: str = ""
+    token: str = field(default="", repr=False)
+    more: Mapping[str, Any] = field(default_factory=dict)
 
 
 def way_in(patterns: Sequence[str], platform: str) -> tuple[str, str, str]:
@@ -94,24 +116,37 @@ def code(told: Told, platform: str) -> str:
         lines = [f"{line} #@param {kind}" for line, kind in zip(lines, kinds, strict=True)]
         lines.insert(0, f"#@title aion: {told.backend}")
     names = ["aion", "backend", "engine", "models", "tunnel"]
-    words = [f"{name}={name}" for name in names]
-    words += [f"{n}={_quoted(v)}" for n, v in (("url", told.url), ("listen", told.listen)) if v]
-    words += ["insecure=True"] if told.insecure else []
-    return "\n".join([*lines, FETCH, f"start({', '.join(words)})"])
+    ours = {"url": told.url, "listen": told.listen, "insecure": told.insecure, "token": told.token}
+    given = {**{name: value for name, value in ours.items() if value}, **told.more}
+    words = [f"{name}={name}" for name in names if name not in told.more]
+    words += [f"{name}={_quoted(value)}" for name, value in given.items()]
+    call = f"start({', '.join(words)})"
+    if told.launch:
+        return "\n".join([f"{LAUNCH}{told.launch}", *lines, PATIENTLY, call])
+    return "\n".join([*lines, FETCH, call])
 
 
-def _quoted(value: str | list[str]) -> str:
-    """Write a text or a list as Python does; JSON's form is the same for what is printable."""
-    return json.dumps(value, ensure_ascii=False)
+def launch_of(source: str) -> str:
+    """Read the label of the start that a notebook was made for; "" where it is none of ours."""
+    found = re.search(LAUNCH + r"([a-z0-9-]{1,200})", source)
+    return found[1] if found else ""
+
+
+def _quoted(value: Any) -> str:
+    """Write a value as Python does; JSON's form is the same for printable texts and lists."""
+    return repr(value) if isinstance(value, bool) else json.dumps(value, ensure_ascii=False)
 
 
 def _about(told: Told, platform: str) -> str:
-    lines = [
-        f"# {told.backend}: a backend of {told.aion}",
-        "",
-        f"Run the cell below. It needs the backend's token: {where_the_token_goes(platform)}.",
-        "The token is never written into this notebook.",
-    ]
+    lines = [f"# {told.backend}: a backend of {told.aion}", ""]
+    if told.launch:
+        lines += [
+            "Made and run by aion; the next start writes it anew. The token in it is good for this",
+            "start alone, until its first session serves.",
+        ]
+    else:
+        needs = f"It needs the backend's token: {where_the_token_goes(platform)}."
+        lines += [f"Run the cell below. {needs}", "The token is never written into this notebook."]
     if rules := terms.of(platform):
         lines += ["", f"**Terms.** {rules.text}: <{rules.link}>. {rules.advice.capitalize()}."]
     return "\n".join(lines)
