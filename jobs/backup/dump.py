@@ -51,10 +51,10 @@ def make(
         streamed = _stream(plan, server, clients, work, clock, tell)
         dumped = clock.steady()
         manifest = _describe(plan, dump, previous, server, clients, streamed, clock.wall())
-        _reread(work / manifest.archive, manifest, tell)
+        reread(work / manifest.archive, manifest, tell)
         timings = {"dump_s": dumped - began, "reread_s": clock.steady() - dumped}
         manifest = replace(manifest, timings={k: round(v, 3) for k, v in timings.items()})
-        _publish(work, spool / "dumps" / str(dump), manifest)
+        publish(work, spool / "dumps" / str(dump), manifest)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return manifest
@@ -83,7 +83,7 @@ def _stream(
             proof,
             out,
             recipient=plan.encrypt.recipient if plan.encrypt else "",
-            kinds=_kinds(plan),
+            kinds=kinds(plan),
             bounds=bounds,
             clock=clock,
             progress=lambda done, total: tell("dump", done, total),
@@ -141,7 +141,7 @@ def _gently() -> list[str]:
     return prefix + (["ionice", "-c", "2", "-n", "7"] if shutil.which("ionice") else [])
 
 
-def _kinds(plan: Plan) -> tuple[str, ...]:
+def kinds(plan: Plan) -> tuple[str, ...]:
     """SHA-256 always; MD5 too for stores that vouch for nothing better."""
     others = {copy.target.scheme for copy in plan.copies} & {"rclone", "gs"}
     return ("sha256", "md5") if others else ("sha256",)
@@ -186,7 +186,7 @@ def fingerprint(recipient: str) -> str:
     return hashlib.sha256(recipient.encode()).hexdigest()[:16]
 
 
-def _reread(archive: Path, manifest: Manifest, tell: Tell) -> None:
+def reread(archive: Path, manifest: Manifest, tell: Tell) -> None:
     """Read what is on the disk, not what the kernel remembers of it, and compare."""
     tell("reread", 0, manifest.size)
     handle = os.open(archive, os.O_RDONLY)
@@ -199,7 +199,7 @@ def _reread(archive: Path, manifest: Manifest, tell: Tell) -> None:
         raise NotComplete("the disk does not hold what was written to it")
 
 
-def _publish(work: Path, final: Path, manifest: Manifest) -> None:
+def publish(work: Path, final: Path, manifest: Manifest) -> None:
     """Write sums and manifest, and let the dump appear."""
     with landing(work / SUMS) as file:
         file.write(f"{manifest.sha256}  {manifest.archive}\n".encode())

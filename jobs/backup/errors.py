@@ -11,6 +11,7 @@
         ├── WrongKey             the key does not open the archive, or is missing
         ├── Busy                 somebody else backs up to, or restores into, the same place
         ├── NotEmpty             a restore's target holds tables already
+        ├── Replaced             this instance was rebuilt elsewhere, and that one backs up now
         └── StoreBroken          a store failed; `retry` says whether trying again may help
             ├── StoreUnreachable     no answer, cut, 5xx, throttled                  retry
             ├── StoreFullError       no room, or the quota is used up
@@ -71,6 +72,10 @@ class Busy(BackupError):
 
 class NotEmpty(BackupError):
     """A restore's target holds tables already."""
+
+
+class Replaced(BackupError):
+    """This instance was rebuilt on another machine, which backs up in its place now."""
 
 
 class StoreBroken(BackupError):

@@ -22,6 +22,9 @@ MANIFEST: Final = "manifest.json"
 SUMS: Final = "SHA256SUMS"
 ARCHIVE: Final = "archive.dump"
 SEALED: Final = "archive.dump.age"
+STATE: Final = "aion-state"
+"""The backup of aion's own state: its name, and of no other."""
+STATE_ARCHIVE: Final = "archive.tar.zst"
 MAX_MANIFEST: Final = 4_000_000
 
 NAME: Final = r"[a-z0-9](?:[a-z0-9_-]{0,38}[a-z0-9])?"
@@ -137,6 +140,22 @@ class Drill(Coded):
 
 
 @dataclass(frozen=True, slots=True)
+class Itself(Coded):
+    """aion's own state, dumped instead of a database of the operator's.
+
+    `database`, `config`, `token`: paths, of the configuration and of the admin token "" if there
+    is none. `instance`: as configured, "" where the database names it. `credentials` by name; they
+    are only ever put into an archive that is encrypted.
+    """
+
+    database: str
+    config: str = ""
+    token: str = ""
+    instance: str = ""
+    credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Limits(Coded):
     """`shrink`: a dump smaller than this part of the last is suspicious. Attempts, waits in s."""
 
@@ -169,6 +188,7 @@ class Plan(Coded):
     syncs: tuple[Sync, ...] = ()
     drill: Drill = Drill()
     limits: Limits = Limits()
+    itself: Itself | None = None
 
 
 # ── what a dump is ──────────────────────────────────────────────────────────────────────────────
@@ -230,6 +250,19 @@ class ExportPart(Coded):
 
 
 @dataclass(frozen=True, slots=True)
+class State(Coded):
+    """What a dump of aion's own state is of. `revision`: of the tables; `era`: see `core.records`.
+
+    `credentials`: how many are in it.
+    """
+
+    instance: str
+    revision: str = ""
+    era: int = 0
+    credentials: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest(Coded):
     """What is known of one dump. It is written last: no dump exists without it.
 
@@ -255,11 +288,14 @@ class Manifest(Coded):
     timings: Mapping[str, float] = field(default_factory=dict)
     suspicious: str = ""
     exports: tuple[ExportPart, ...] = ()
+    state: State | None = None
     format: int = FORMAT
 
     @property
     def archive(self) -> str:
         """The archive's file name in the dump's folder."""
+        if self.state:
+            return f"{STATE_ARCHIVE}.age" if self.encrypted else STATE_ARCHIVE
         return SEALED if self.encrypted else ARCHIVE
 
     @property

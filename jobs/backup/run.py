@@ -132,6 +132,14 @@ def store_folder(plan: Plan, copy: Copy, role: str = "") -> Path:
     return folder
 
 
+def _maker(plan: Plan) -> Callable[..., Manifest]:
+    if plan.itself is None:
+        return dump.make
+    from jobs.backup import itself  # noqa: PLC0415 - SQLite's and zstd's, only for aion's own state
+
+    return itself.make
+
+
 class _Run:
     """One run, under its locks."""
 
@@ -203,7 +211,7 @@ class _Run:
         previous = max((c for c in candidates if c), key=lambda c: c.sequence, default=None)
         for attempt in range(1, DUMP_TRIES + 1):
             try:
-                made = dump.make(
+                made = _maker(self.plan)(
                     self.plan, new, previous, clock=self.ports.clock, tell=self.ports.tell
                 )
             except SourceFailed as error:

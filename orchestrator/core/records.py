@@ -31,6 +31,7 @@ from orchestrator.core.targets import (
 MAX_CHANGES = 10
 MAX_CORRECTIONS = 3
 CORRECTION_WINDOW_S = 86400.0
+ERA = 1_000_000
 TTL_AUTOMATIC = 1
 TTL_MIN_S, TTL_MAX_S = 60, 86400
 
@@ -113,6 +114,20 @@ class Plan:
     outbid: bool = False
     correction: bool = False
     firm: bool = False
+
+
+def era(epoch: int) -> int:
+    """Say in which era an epoch is. A rebuild of the instance elsewhere begins a new one.
+
+    Within an era a higher epoch of our own is a future that a restored database forgot; one of a
+    later era is a successor's, to whom we give way.
+    """
+    return epoch // ERA
+
+
+def above(own: int, found: int) -> int:
+    """Return the epoch that outbids the one `found` in a record."""
+    return max(own, found) + 1 if era(found) <= era(own) else (era(found) + 1) * ERA
 
 
 def mark(instance: str, epoch: int) -> str:
