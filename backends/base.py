@@ -266,10 +266,12 @@ class Launch:
 
     `label`: what the provider is to call it, so that it is recognised whoever asks later.
     `max_run_s`: after so long the provider ends it by itself, for a daemon that is dead cannot.
+    `token`: what this launch alone registers with, for a driver that says `carries_token = True`.
     """
 
     label: str
     max_run_s: float | None = None
+    token: str = field(default="", repr=False)
 
 
 class Powered(Protocol):

@@ -61,6 +61,7 @@ class BackupView:
     running: bool = False
     quarantined: bool = False
     problem: str = ""
+    progress: Mapping[str, Any] | None = None
 
 
 def job_name(backup: str) -> str:
@@ -115,6 +116,8 @@ async def run(settings: BackupSettings, tools: Tools) -> str:
         raise
     kit.report(Flagged("backup_failed", settings.name, ""))
     kit.report(Flagged("backup_stale", settings.name, ""))
+    status = await _load(Path(settings.plan.spool), tools.now().wall)
+    kit.report(Flagged("backup_filling", settings.name, status.filling(tools.now().wall)))
     return said
 
 
@@ -127,8 +130,15 @@ def _asking(settings: BackupSettings, kit: BackupTools) -> Ask:
     timeout_s = limits.dump_s + limits.upload_s + SPARE_S
     plan = settings.plan.to_json()
 
+    def news(told: Mapping[str, Any]) -> None:
+        kit.board[settings.name] = told
+
     async def ask(do: str) -> Mapping[str, Any]:
-        return await kit.children(CHILD, {"do": do, "plan": plan}, timeout_s=timeout_s)
+        given = {"do": do, "plan": plan}
+        try:
+            return await kit.children(CHILD, given, timeout_s=timeout_s, news=news)
+        finally:
+            kit.board.pop(settings.name, None)
 
     return ask
 
@@ -229,14 +239,16 @@ def forget(
 ) -> None:
     """End the incidents of backups that the configuration has no more."""
     for name in {one.name for one in old} - {one.name for one in new}:
-        for kind in ("backup_failed", "backup_stale"):
+        for kind in ("backup_failed", "backup_stale", "backup_filling"):
             report(Flagged(kind, name, ""))
 
 
 async def view(
-    backups: Sequence[BackupSettings], planned: Sequence[Planned]
+    backups: Sequence[BackupSettings],
+    planned: Sequence[Planned],
+    board: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> tuple[BackupView, ...]:
-    """Return every backup as it stands."""
+    """Return every backup as it stands; `board`: how far those under way are, by name."""
     from jobs.backup.status import Status  # noqa: PLC0415 - as above
 
     by_name = {job.name: job for job in planned}
@@ -246,7 +258,15 @@ async def view(
         job = by_name.get(job_name(settings.name))
         problem = status.problem or status.looked
         if job is None:
-            found.append(BackupView(settings.name, status, settings.stale_after_s, problem=problem))
+            found.append(
+                BackupView(
+                    settings.name,
+                    status,
+                    settings.stale_after_s,
+                    problem=problem,
+                    progress=(board or {}).get(settings.name),
+                )
+            )
             continue
         found.append(
             BackupView(
@@ -257,6 +277,7 @@ async def view(
                 job.running,
                 job.quarantined,
                 job.problem or problem,
+                (board or {}).get(settings.name),
             )
         )
     return tuple(found)

@@ -5,10 +5,10 @@ Nothing heavy is imported here: settings and the command line read these names.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote
 
 from orchestrator.core.model import Now
@@ -66,6 +66,8 @@ class BackupSettings:
             userinfo = dsn.partition("://")[2].rpartition("@")[0]
             password = userinfo.partition(":")[2]
             yield from {password, unquote(password)} - {""}
+        if plan.itself:
+            yield from plan.itself.credentials.values()
         for copy in plan.copies:
             for access in filter(None, (copy.access, copy.expire)):
                 yield from filter(None, (access.hub_token, access.google, access.rclone_config))
@@ -106,11 +108,15 @@ class KeepaliveTools:
 
 @dataclass(frozen=True, slots=True)
 class BackupTools:
-    """What backing up takes: each runs as a child process; `report` is told what is wrong."""
+    """What backing up takes: each runs as a child process; `report` is told what is wrong.
+
+    `board`: how far those under way are, by name, for whoever shows it.
+    """
 
     backups: tuple[BackupSettings, ...]
     children: Children
     report: Callable[[Flagged], None]
+    board: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

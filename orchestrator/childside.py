@@ -7,6 +7,7 @@ process group goes. `orchestrator.edge.child` is the other side.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -23,9 +24,15 @@ MAX_LINE = 4_000_000
 _SHORTEST_SECRET = 6
 
 
+NEWS = b"\x1e"
+"""Begins a line that is no answer; JSON has no such byte."""
+_answer_to = -1
+
+
 def serve(main: Callable[[dict[str, Any]], dict[str, Any]]) -> NoReturn:
-    """Read the payload, run `main`, answer, exit. Nothing else reaches stdout."""
-    answer_to = os.dup(1)
+    """Read the payload, run `main`, answer, exit. Nothing else reaches stdout but `tell`'s."""
+    global _answer_to  # noqa: PLW0603 - a process has one stdout
+    answer_to = _answer_to = os.dup(1)
     os.dup2(2, 1)  # a library that prints would spoil the answer
     logging.getLogger().addHandler(logging.NullHandler())  # urllib3 warns with whole URLs
     payload = json.loads(sys.stdin.buffer.readline(MAX_LINE))
@@ -43,6 +50,17 @@ def serve(main: Callable[[dict[str, Any]], dict[str, Any]]) -> NoReturn:
     sys.stderr.flush()
     # Not sys.exit: a library's thread that still waits for a server would keep us here.
     os._exit(0)
+
+
+def tell(news: dict[str, Any]) -> None:
+    """Say how far it is, on a line of its own before the answer; for `main` to call, not often.
+
+    In a process that does not `serve`, nothing happens.
+    """
+    if _answer_to >= 0:
+        line = NEWS + json.dumps(news).encode() + b"\n"
+        with contextlib.suppress(OSError):  # nobody listens any more: the answer will show that
+            os.write(_answer_to, line)
 
 
 def _die_with_parent() -> None:

@@ -11,7 +11,7 @@ import os
 import signal
 import ssl
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -146,6 +146,7 @@ class Daemon:
         )
         self._assembly = Assembly(self._config, saved, self._store, self._outside)
         self._loop = loop = self._assembly.loop
+        self._board: dict[str, Mapping[str, Any]] = {}
         self._jobs = Runner(
             SCHEDULE,
             self._tools(),
@@ -173,7 +174,7 @@ class Daemon:
                 loop=self._loop,
                 store=self._store,
                 jobs=self._jobs,
-                backups=lambda: backing.view(self._config.backups, self._jobs.view()),
+                backups=lambda: backing.view(self._config.backups, self._jobs.view(), self._board),
                 reload=self.reload,
                 tell=tell,
                 version=__version__,
@@ -198,7 +199,9 @@ class Daemon:
                 spent=counts.add,
                 asked=self._asked,
             ),
-            backups=BackupTools(self._config.backups, self._outside.children, self._loop.report),
+            backups=BackupTools(
+                self._config.backups, self._outside.children, self._loop.report, self._board
+            ),
         )
 
     async def _start(self) -> None:

@@ -1,8 +1,9 @@
 """The child process that backs up: `python -m jobs.backup.child`.
 
-In: `{"do": …, "plan": {…}, "store": URL, "dump": ID}`; `do`: run, verify, rehash, drill, expire.
-`store`: for all but `run`, of one of the plan's copies; "" for each (a drill: the first that can).
-`dump`: an id or a sequence, "" for the newest good one. `expire` only says what would go.
+In: `{"do": …, "plan": {…}, "store": URL, "dump": ID}`; `do`: run, verify, rehash, drill, expire
+(which only says what would go), look (what `aion doctor` wants to know).
+`store`: for verify, rehash, drill and expire, of one of the plan's copies; "" for each (a drill:
+the first that can). `dump`: an id or a sequence, "" for the newest good one.
 
 Out: `{"ok": …, …}` as the report of each says; or, where nothing could be done,
 `{"ok": false, "kind": "Busy", "detail": …}`. No secret is in any of them.
@@ -18,25 +19,44 @@ from typing import Any, Final
 
 from jobs.backup import verify
 from jobs.backup.catalogue import pick, read
+from jobs.backup.checkup import look
 from jobs.backup.drill import drill
 from jobs.backup.errors import BackupError, StoreBroken, WrongKey
 from jobs.backup.form import Copy, Plan
 from jobs.backup.locks import alone
+from jobs.backup.ports import Clock
 from jobs.backup.run import Ports, run, store_folder
 from jobs.backup.stores.base import Store
-from orchestrator.childside import serve
+from orchestrator.childside import serve, tell
 from orchestrator.edge.clock import SystemClock, SystemRandom
+
+TELL_S: Final = 1.0
 
 
 def main(payload: dict[str, Any]) -> dict[str, Any]:
     """Do what the payload says; see the module's docstring."""
     plan = Plan.from_json(payload["plan"])
     pause = threading.Event().wait
-    ports = Ports(SystemClock(), SystemRandom(), lambda seconds: void(pause(seconds)))
+    clock = SystemClock()
+    teller = _Teller(clock)
+    ports = Ports(clock, SystemRandom(), lambda seconds: void(pause(seconds)), teller)
     try:
         return DO[payload["do"]](plan, ports, payload.get("store", ""), payload.get("dump", ""))
     except BackupError as error:
         return {"ok": False, "kind": type(error).__name__, "detail": str(error)}
+
+
+class _Teller:
+    """Tells the daemon how far each step is, about once a second."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock, self._step, self._at = clock, "", 0.0
+
+    def __call__(self, step: str, done: int, total: int) -> None:
+        at = self._clock.steady()
+        if step != self._step or at - self._at >= TELL_S:
+            self._step, self._at = step, at
+            tell({"step": step, "done": done, "total": total})
 
 
 def void(_: object) -> None:
@@ -123,12 +143,17 @@ def _drill(plan: Plan, ports: Ports, url: str, wanted: str) -> dict[str, Any]:
     raise last or WrongKey("there is no store to drill from")
 
 
+def _look(plan: Plan, ports: Ports, _store: str, _dump: str) -> dict[str, Any]:
+    return {"ok": True, "found": look(plan, ports)}
+
+
 DO: Final[dict[str, Callable[[Plan, Ports, str, str], dict[str, Any]]]] = {
     "run": _run,
     "verify": _verify,
     "rehash": _rehash,
     "expire": _expire,
     "drill": _drill,
+    "look": _look,
 }
 
 if __name__ == "__main__":

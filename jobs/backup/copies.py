@@ -18,6 +18,8 @@ from jobs.backup.errors import (
 from jobs.backup.form import MANIFEST, Limits, Manifest
 from jobs.backup.ports import Clock, Pause, Random, Tell, nobody
 from jobs.backup.stores.base import Store, hash_file
+from orchestrator.core.metering import shown
+from orchestrator.core.meters import Unit
 
 MakeRoom = Callable[[Store, int], bool]
 """Frees bytes in a full store; says whether it did."""
@@ -125,6 +127,16 @@ def _attempt(
     return Result(manifest.id, url, True, attempts=turn.attempts)
 
 
+def _fits(store: Store, manifest: Manifest) -> None:
+    """Refuse what cannot fit before hours are spent on it. Raises `StoreFullError`."""
+    room = store.room()
+    if room is None or room.free is None or room.free >= manifest.size:
+        return
+    if not store.list(f"{manifest.id}/{manifest.archive}"):
+        free, size = shown(Unit.BYTES, room.free), shown(Unit.BYTES, manifest.size)
+        raise StoreFullError(f"{store.url} has {free} free, and {manifest.id} takes {size}")
+
+
 def _freed(make_room: MakeRoom, store: Store, size: int) -> bool:
     try:
         return make_room(store, size)
@@ -138,11 +150,13 @@ def copy(
     """Copy a dump once. It is visible there only when the store vouches for the archive.
 
     `replace`: what lies there was found to be wrong, and no manifest makes it a dump. Raises
-    `StoreBroken`, `NotComplete`.
+    `StoreBroken`, `NotComplete`; `StoreFullError` before anything is sent, where the store says so.
     """
     if not (folder / MANIFEST).exists():
         raise NotComplete(f"{manifest.id} has no manifest on this machine")
     whole = bool(store.list(f"{manifest.id}/{MANIFEST}"))
+    if not whole:
+        _fits(store, manifest)
     for file in manifest.files:
         name = f"{manifest.id}/{file}"
         if file == MANIFEST and (wrong := _disowned(store, manifest)):

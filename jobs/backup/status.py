@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Self
@@ -17,6 +17,12 @@ MOST: Final = 1_000_000
 SHOWN: Final = 5
 LINE: Final = 300
 REHASH_S: Final = 7 * 86_400.0
+SAMPLES: Final = 40
+APART_S: Final = 6 * 3600.0
+TREND_S: Final = 2 * 86_400.0
+"""A trend is not read from less time than that."""
+FILLS_S: Final = 14 * 86_400.0
+FORESEEN_S: Final = 2 * 366 * 86_400.0
 EARLY_S: Final = 6 * 3600.0
 """A weekly look may come so much before its week is over: runs are not to the second."""
 
@@ -32,10 +38,20 @@ class CopyStatus(Coded):
 
 
 @dataclass(frozen=True, slots=True)
+class Sample(Coded):
+    """How many bytes a store said were free, and when (Unix seconds)."""
+
+    store: str
+    at: float
+    free: int
+
+
+@dataclass(frozen=True, slots=True)
 class Status(Coded):
     """Times are Unix seconds, 0 for never. `first_at`: since when the backup is known here.
 
     `size`: of the last good dump as stored, in bytes. `problem`: "" if the last run was well.
+    `samples`: the room of each store over the last runs, the oldest first.
     """
 
     first_at: float = 0.0
@@ -48,6 +64,7 @@ class Status(Coded):
     rehashed_at: float = 0.0
     drilled_at: float = 0.0
     looked: str = ""
+    samples: tuple[Sample, ...] = ()
 
     @classmethod
     def load(cls, spool: Path) -> Self:
@@ -79,6 +96,7 @@ class Status(Coded):
             if one["dump"] == dump
         )
         good = bool(dump) and not problem
+        new = [Sample(url, wall, int(room)) for url, room in free.items() if room is not None]
         return replace(
             self,
             run_at=wall,
@@ -87,11 +105,50 @@ class Status(Coded):
             size=int(made.get("size", 0)) if dump else self.size,
             copies=copies or self.copies,
             problem=problem,
+            samples=_sampled(self.samples, new),
         )
+
+    def full_at(self, store: str, wall: float) -> float | None:
+        """Say when (Unix seconds) a store is full, at the rate of late; None: not foreseen.
+
+        The rate is between the first and the last of the samples kept: what expires meanwhile is
+        in it, and so is what others put there.
+        """
+        mine = [one for one in self.samples if one.store == store]
+        if len(mine) < 2 or mine[-1].at - mine[0].at < TREND_S:  # noqa: PLR2004 - a first, a last
+            return None
+        rate = (mine[0].free - mine[-1].free) / (mine[-1].at - mine[0].at)
+        left_s = mine[-1].free / rate if rate > 0 else FORESEEN_S
+        return mine[-1].at + left_s if mine[-1].at + left_s - wall < FORESEEN_S else None
+
+    def filling(self, wall: float) -> str:
+        """Say which stores will be full before long; "" if none will."""
+        found = []
+        for store in dict.fromkeys(one.store for one in self.samples):
+            at = self.full_at(store, wall)
+            if at is not None and at - wall < FILLS_S:
+                found.append(f"{store} is full in {max(0.0, at - wall) / 86_400:.0f} days")
+        return "; ".join(found)
 
     def stale(self, wall: float, after_s: float) -> bool:
         """Say whether the last success is too long ago, or never came."""
         return wall - (self.success_at or self.first_at or wall) > after_s
+
+
+def _sampled(kept: tuple[Sample, ...], new: Sequence[Sample]) -> tuple[Sample, ...]:
+    """Add samples, thinned where they follow each other quickly; the newest one always stays."""
+    found: list[Sample] = []
+    for store in dict.fromkeys(one.store for one in (*kept, *new)):
+        mine: list[Sample] = []
+        for one in (*kept, *new):
+            if one.store != store:
+                continue
+            if len(mine) > 1 and one.at - mine[-2].at < APART_S:
+                mine[-1] = one
+            else:
+                mine.append(one)
+        found += mine[-SAMPLES:]
+    return tuple(found)
 
 
 def told(answer: Mapping[str, Any]) -> str:

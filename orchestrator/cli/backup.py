@@ -71,14 +71,19 @@ def run(
 
 
 def _follow(given: Given, client: Client, name: str) -> int:
-    """Wait for the daemon's run to end."""
+    """Wait for the daemon's run to end, showing how far it is."""
+    from orchestrator.cli.backup_places import Bars
+
     output = given.output()
     output.say("the daemon backs up; it goes on if you leave")
-    while True:
-        (one,) = [one for one in client.get("/api/backups") if one["name"] == name]
-        if not one["running"]:
-            break
-        threading.Event().wait(LOOK_S)
+    with Bars(output) as bars:
+        while True:
+            (one,) = [one for one in client.get("/api/backups") if one["name"] == name]
+            if not one["running"]:
+                break
+            if at := one["progress"]:
+                bars.tell(at["step"], at["done"], at["total"])
+            threading.Event().wait(LOOK_S)
     if output.json:
         output.data(one)
     elif one["problem"]:

@@ -21,6 +21,8 @@ _STYLES = {"PASSED": "good", "FAILED": "bad", "ADVICE": "warn"}
 def doctor(ctx: typer.Context) -> int:
     """Check everything aion depends on: PASSED or FAILED, and the remedy. Changes nothing.
 
+    A place of backups is tried with a small object, which is deleted again.
+
     Needs no running daemon. Exit 0 if nothing failed, else 1. ADVICE is worth knowing, not amiss.
     """
     return asyncio.run(_examine(ctx.obj))

@@ -14,12 +14,12 @@ import os
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import structlog
 
-from orchestrator.childside import MAX_LINE, pieces, redact
+from orchestrator.childside import MAX_LINE, NEWS, pieces, redact
 from orchestrator.errors import ChildFailed
 
 MAX_ANSWER = 1_000_000
@@ -47,10 +47,12 @@ async def run_child(
     *,
     timeout_s: float,
     env: Mapping[str, str] | None = None,
+    news: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
     """Run `python -m module`, which ends in `childside.serve`, and return what it answers.
 
-    `env` replaces the allow-listed environment. After `timeout_s` the child's process group gets
+    `env` replaces the allow-listed environment. `news` is called with what the child tells before
+    its answer (`childside.tell`). After `timeout_s` the child's process group gets
     SIGTERM and `GRACE_S` later SIGKILL; when the caller is cancelled, SIGKILL at once. Raises
     `ChildFailed`; its text holds nothing of the payload.
     """
@@ -66,7 +68,8 @@ async def run_child(
         )
     except OSError as error:
         raise ChildFailed(f"{module} could not be started: {error.strerror}") from error
-    outcome = await _supervise(process, module, line, timeout_s)
+    outcome = _Outcome(news)
+    await _supervise(process, module, line, timeout_s, outcome)
     secrets = frozenset().union(*map(pieces, _strings(payload)))
     stderr = redact(outcome.stderr.decode(errors="replace").strip(), secrets)
     if stderr:
@@ -77,15 +80,31 @@ async def run_child(
 class _Outcome:
     """What came out of one child, as it comes."""
 
-    def __init__(self) -> None:
+    def __init__(self, news: Callable[[dict[str, Any]], None] | None) -> None:
         self.stdout = bytearray()
         self.stderr = bytearray()
         self.problem = ""
+        self._news = news
+        self._read = 0
+
+    def take(self, chunk: bytes) -> None:
+        """Keep what is the answer's, and hand on what is only told."""
+        self.stdout += chunk
+        while (end := self.stdout.find(b"\n", self._read)) >= 0:
+            if not self.stdout.startswith(NEWS, self._read):
+                self._read = end + 1
+                continue
+            line = bytes(self.stdout[self._read : end])
+            del self.stdout[self._read : end + 1]
+            if self._news is not None:
+                with contextlib.suppress(ValueError):
+                    self._news(json.loads(line.removeprefix(NEWS)))
 
 
-async def _supervise(process: Process, module: str, line: bytes, timeout_s: float) -> _Outcome:
+async def _supervise(
+    process: Process, module: str, line: bytes, timeout_s: float, outcome: _Outcome
+) -> None:
     """Feed the child and wait for its end; it is gone and reaped when this returns or raises."""
-    outcome = _Outcome()
     try:
         try:
             async with asyncio.timeout(timeout_s):
@@ -106,7 +125,6 @@ async def _supervise(process: Process, module: str, line: bytes, timeout_s: floa
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GRACE_S):
                 await process.communicate()  # the dead one's pipes are emptied, so that they close
-    return outcome
 
 
 async def _talk(process: Process, line: bytes, outcome: _Outcome) -> None:
@@ -121,7 +139,7 @@ async def _talk(process: Process, line: bytes, outcome: _Outcome) -> None:
         except (BrokenPipeError, ConnectionResetError):
             pass  # it died before reading; its exit status says more
         while chunk := await process.stdout.read(_CHUNK):
-            outcome.stdout += chunk
+            outcome.take(chunk)
             if len(outcome.stdout) > MAX_ANSWER:
                 outcome.problem = f"answered more than {MAX_ANSWER} bytes"
                 return

@@ -36,7 +36,7 @@ class Web:
         settings, loop = parts.settings, parts.loop
         self.parts = parts
         self.streams = Streams()
-        self.metrics = metrics or Metrics(loop, parts.version)
+        self.metrics = metrics or Metrics(loop, parts.version, parts.backups)
         self.discovery = Discovery(loop, settings.max_age_s, self.streams)
         self._hooks = Hooks(parts)
         api = framework(parts, self.streams, self._hooks)

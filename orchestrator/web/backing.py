@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from fastapi import APIRouter
+from prometheus_client.core import GaugeMetricFamily, Metric
 
 from orchestrator.core.model import Now
 from orchestrator.web.parts import Parts
@@ -16,12 +17,24 @@ from orchestrator.web.views import Time
 
 
 class CopyView(View):
-    """One place of the last dump. `free`: bytes left there, null where the store does not say."""
+    """One place of the last dump. `free`: bytes left there, null where the store does not say.
+
+    `full_at`: when it is full at the rate of late, null where that is not foreseen.
+    """
 
     store: str
     ok: bool
     detail: str
     free: int | None
+    full_at: Time | None
+
+
+class ProgressView(View):
+    """How far a step is: bytes done of `total`, 0 where that is not known."""
+
+    step: str
+    done: int
+    total: int
 
 
 class BackupView(View):
@@ -38,6 +51,7 @@ class BackupView(View):
     stale_at: Time | None
     stale: bool
     running: bool
+    progress: ProgressView | None
     quarantined: bool
     dump: str
     size: int
@@ -74,6 +88,34 @@ def routes(router: APIRouter, parts: Parts) -> None:
         return Started(text=answer.text)
 
 
+def families(rows: Sequence[BackupRow]) -> Iterator[Metric]:
+    """Yield the metrics; times in Unix seconds, 0 for never."""
+    at = GaugeMetricFamily(
+        "aion_backup_last_success_timestamp_seconds", "Last good run", labels=["backup"]
+    )
+    ran = GaugeMetricFamily("aion_backup_last_run_timestamp_seconds", "Last run", labels=["backup"])
+    size = GaugeMetricFamily("aion_backup_size_bytes", "Last dump as stored", labels=["backup"])
+    ok = GaugeMetricFamily("aion_backup_ok", "1: nothing is wrong with it", labels=["backup"])
+    running = GaugeMetricFamily("aion_backup_running", "1: under way", labels=["backup"])
+    copy = GaugeMetricFamily(
+        "aion_backup_copy_ok", "1: the last dump is there", labels=["backup", "store"]
+    )
+    free = GaugeMetricFamily(
+        "aion_backup_store_free_bytes", "Room left, as it says", labels=["backup", "store"]
+    )
+    for row in rows:
+        at.add_metric([row.name], row.status.success_at)
+        ran.add_metric([row.name], row.status.run_at)
+        size.add_metric([row.name], row.status.size)
+        ok.add_metric([row.name], float(not row.problem))
+        running.add_metric([row.name], float(row.running))
+        for one in row.status.copies:
+            copy.add_metric([row.name, one.store], float(one.ok))
+            if one.free >= 0:
+                free.add_metric([row.name, one.store], one.free)
+    yield from (at, ran, size, ok, running, copy, free)
+
+
 async def _rows(parts: Parts) -> Sequence[BackupRow]:
     return await parts.backups() if parts.backups is not None else ()
 
@@ -95,6 +137,7 @@ def _view(row: BackupRow, now: Now) -> BackupView:
         stale_at=shown(stale_at),
         stale=stale_at is not None and stale_at <= now.wall,
         running=row.running,
+        progress=None if row.progress is None else ProgressView(**row.progress),
         quarantined=row.quarantined,
         dump=status.dump,
         size=status.size,
@@ -104,6 +147,7 @@ def _view(row: BackupRow, now: Now) -> BackupView:
                 ok=one.ok,
                 detail=one.detail,
                 free=None if one.free < 0 else one.free,
+                full_at=shown(status.full_at(one.store, now.wall)),
             )
             for one in status.copies
         ],

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -25,8 +25,8 @@ from prometheus_client.registry import Collector
 
 from orchestrator.core.events import Turn
 from orchestrator.core.model import Health, Observation
-from orchestrator.web import metering, powering, standing
-from orchestrator.web.ports import LoopPort, Receive, Scope, Send
+from orchestrator.web import backing, metering, powering, standing
+from orchestrator.web.ports import BackupRow, Backups, LoopPort, Receive, Scope, Send
 from orchestrator.web.problems import NOSNIFF, method_not_allowed, not_found, respond, send_problem
 
 MEDIA_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
@@ -59,7 +59,9 @@ class Buckets:
 class Metrics(Collector):
     """Counts what the loop tells it, and reads the fleet when asked."""
 
-    def __init__(self, loop: LoopPort, version: str) -> None:
+    def __init__(self, loop: LoopPort, version: str, backups: Backups | None = None) -> None:
+        self._backups = backups
+        self._backup_rows: Sequence[BackupRow] = ()
         self._loop = loop
         self._version = version
         self._probes: Counter[tuple[str, str, str]] = Counter()
@@ -120,6 +122,7 @@ class Metrics(Collector):
         yield from self._of_services()
         yield from metering.families(self._loop.fleet, self._loop.now())
         yield from powering.families(self._loop.fleet)
+        yield from backing.families(self._backup_rows)
         yield from self._of_loop()
 
     def _of_backends(self) -> Iterator[Metric]:
@@ -206,5 +209,6 @@ class Metrics(Collector):
         elif scope["method"] not in ("GET", "HEAD"):
             await send_problem(send, method_not_allowed("GET, HEAD"))
         else:
+            self._backup_rows = await self._backups() if self._backups is not None else ()
             headers = [(b"content-type", MEDIA_TYPE), (b"cache-control", b"no-store"), NOSNIFF]
             await respond(send, 200, headers, generate_latest(self.registry))

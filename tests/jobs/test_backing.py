@@ -45,6 +45,8 @@ class World:
     asked: list[str] = field(default_factory=list)
     flags: list[Flagged] = field(default_factory=list)
     drills: bool = True
+    board: dict = field(default_factory=dict)
+    seen: backing.BackupView | None = None
 
     @property
     def settings(self) -> BackupSettings:
@@ -52,11 +54,13 @@ class World:
         plan = Plan("main", "postgresql://h/d", copies, str(self.spool), drill=Drill(7 * DAY))
         return BackupSettings(plan, "0 3 * * *", 26 * 3600.0, drills=self.drills)
 
-    async def child(self, module: str, payload: dict, *, timeout_s: float) -> dict:
+    async def child(self, module: str, payload: dict, *, timeout_s: float, news) -> dict:
         assert module == "jobs.backup.child"
         assert timeout_s > 0
         assert Plan.from_json(payload["plan"]) == self.settings.plan
         self.asked.append(payload["do"])
+        news({"step": "dump", "done": 5, "total": 10})
+        (self.seen,) = await backing.view((self.settings,), (), self.board)
         answer = self.answers[payload["do"]]
         if isinstance(answer, Exception):
             raise answer
@@ -64,7 +68,7 @@ class World:
 
     @property
     def tools(self) -> Tools:
-        kit = BackupTools((self.settings,), self.child, self.flags.append)
+        kit = BackupTools((self.settings,), self.child, self.flags.append, self.board)
         return Tools(
             now=lambda: Now(self.wall, self.wall), timezone="UTC", store=None, name_ok=None, backups=kit
         )  # fmt: skip
@@ -121,6 +125,36 @@ def test_what_went_wrong_is_an_incident_until_the_next_that_goes_well(it, change
     assert it.status.success_at == 0
     assert said in it.status.problem
     it.answers["run"] = WELL
+    it.run()
+    assert not it.open
+
+
+def test_how_far_a_run_is_can_be_seen_while_it_lasts_and_not_after(it):
+    it.run()
+    assert it.seen is not None
+    assert it.seen.progress == {"step": "dump", "done": 5, "total": 10}
+    assert it.board == {}
+    it.answers["run"] = ChildFailed("jobs.backup.child was killed by signal 9")
+    with pytest.raises(backing.BackupFailed):
+        it.run()
+    assert it.board == {}
+
+
+def test_a_place_that_will_be_full_before_long_is_told_until_it_has_room_again(it):
+    free = 20_000
+    for _ in range(6):
+        it.answers["run"] = {
+            **WELL,
+            "rooms": [{"store": STORE, "total": None, "used": None, "free": free}],
+        }
+        it.run()
+        it.wall += DAY
+        free -= 1_500
+    assert it.open == {"backup_filling": f"{STORE} is full in 8 days"}
+    it.answers["run"] = {
+        **WELL,
+        "rooms": [{"store": STORE, "total": None, "used": None, "free": 90_000}],
+    }
     it.run()
     assert not it.open
 

@@ -47,6 +47,29 @@ async def _until(holds, what: str, limit_s: float = 10.0) -> None:
     assert holds(), what
 
 
+def test_what_a_child_tells_arrives_before_its_answer_and_spoils_nothing(tmp_path):
+    env = _module(
+        tmp_path,
+        """
+        from orchestrator.childside import tell
+
+        def main(payload):
+            for number in range(3):
+                tell({"done": number, "text": "one\\ntwo"})
+            return {"news": "all done", "many": "x" * 200_000}
+        """,
+    )
+    told = []
+
+    async def go():
+        return await run_child("kid", {}, timeout_s=20.0, env=env, news=told.append)
+
+    answer = asyncio.run(go())
+    assert [one["done"] for one in told] == [0, 1, 2]
+    assert told[0]["text"] == "one\ntwo"
+    assert (answer["many"], answer["news"]) == ("x" * 200_000, "all done")
+
+
 def test_what_a_child_prints_does_not_spoil_its_answer(tmp_path):
     env = _module(
         tmp_path,
