@@ -31,7 +31,7 @@ from orchestrator.edge import systemd
 from orchestrator.edge.alerts import zone_of
 from orchestrator.edge.child import run_child
 from orchestrator.edge.clock import SystemClock, SystemRandom
-from orchestrator.edge.http import AioHttp, public_only, raise_file_limit
+from orchestrator.edge.http import AioHttp, no_metadata, public_only, raise_file_limit
 from orchestrator.edge.log import Log
 from orchestrator.edge.migrate import migrate
 from orchestrator.edge.programs import run_program
@@ -125,7 +125,7 @@ class Daemon:
         stack.push_async_callback(self._store.close)
         self._store.anchor = self._clock.resume(saved.written_at, saved.anchor)
         tls = ssl.create_default_context()  # half a megabyte of authorities, so both share it
-        http = await stack.enter_async_context(AioHttp(tls=tls))
+        http = await stack.enter_async_context(AioHttp(tls=tls, allow=no_metadata))
         guarded = await stack.enter_async_context(AioHttp(tls=tls, allow=public_only))
         self._assemble(saved, http, guarded)
         stack.push_async_callback(self._end_tasks)

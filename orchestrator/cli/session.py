@@ -49,6 +49,9 @@ def list_(ctx: typer.Context, *, past: Past = 0) -> None:
     output.table(columns, rows)
 
 
+GPU_MOST = 24  # what a machine says of itself may not push the rest off the screen
+
+
 def _row(one: Mapping[str, Any], at: str) -> Row:
     pending = one["promoted_at"] is None
     heard = f"{ago(one['beat_at'], at)} ago" if one["beat_at"] else ""
@@ -59,7 +62,7 @@ def _row(one: Mapping[str, Any], at: str) -> Row:
         ago(one["started_at"], at),
         until(one["ends_at"], at),
         heard,
-        (one["gpu"] or {}).get("name", ""),
+        (one["gpu"] or {}).get("name", "")[:GPU_MOST],
         one["url"],
         Cell("; ".join(known(one)), "dim"),
     )

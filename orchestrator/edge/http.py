@@ -21,7 +21,7 @@ import aiohttp
 from yarl import URL
 
 from backends.base import Reply
-from orchestrator.core.addresses import why_not_public
+from orchestrator.core.addresses import METADATA, why_not_public
 from orchestrator.errors import Unreachable
 
 Allow = Callable[[str, str], bool]
@@ -40,6 +40,11 @@ _asked: ContextVar[str] = ContextVar("asked")  # the host that the current task 
 def public_only(host: str, address: str) -> bool:  # noqa: ARG001  # an `Allow`
     """Allow public addresses alone, whatever name they came from (`core.addresses`)."""
     return not why_not_public(address)
+
+
+def no_metadata(host: str, address: str) -> bool:  # noqa: ARG001  # an `Allow`
+    """Allow every address but those at which a cloud hands credentials to its machines."""
+    return not why_not_public(address).startswith(METADATA)
 
 
 class AioHttp:
@@ -64,6 +69,8 @@ class AioHttp:
         self._session = _session(self._connector(tls))
         # A retry must not pick up the next stale connection, so it has a pool that keeps none.
         self._fresh = _session(self._connector(tls, keep=False))
+        # aiohttp itself sends PUT and DELETE a second time; its test client is told not to like this.
+        self._fresh._retry_connection = False  # noqa: SLF001 - there is no other way
         return self
 
     async def __aexit__(self, *_: object) -> None:

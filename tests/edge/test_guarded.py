@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from orchestrator.edge.http import AioHttp, public_only
+from orchestrator.edge.http import AioHttp, no_metadata, public_only
 from orchestrator.errors import Unreachable
 from tests.edge.test_http import OK, Origin, answering, once
 
@@ -52,7 +52,8 @@ class Lying(asyncio.SelectorEventLoop):
         answers = self.names[host]
         found = answers.pop(0) if len(answers) > 1 else answers[0]
         kinds = {True: socket.AF_INET6, False: socket.AF_INET}
-        return [(kinds[":" in a], socket.SOCK_STREAM, 6, "", (a, port)) for a in found]
+        places = {a: (a, port, 0, 0) if ":" in a else (a, port) for a in found}
+        return [(kinds[":" in a], socket.SOCK_STREAM, 6, "", places[a]) for a in found]
 
 
 def run(coroutine, **names):
@@ -178,3 +179,18 @@ def test_no_proxy_gets_between(monkeypatch):
             return proxy.connections
 
     assert run(main()) == 0
+
+
+@pytest.mark.parametrize(
+    "address", ["169.254.169.254", "fd00:ec2::254", "100.100.100.200", "64:ff9b::a9fe:a9fe"]
+)
+def test_a_backend_of_ones_own_network_is_reached_and_a_metadata_server_is_not(address):
+    async def main():
+        async with Origin(answering(OK)) as own, AioHttp(allow=no_metadata) as http:
+            assert (await http.request("GET", own.url, timeout_s=5)).body == b"ok"
+            with pytest.raises(Unreachable, match="is not allowed"):
+                await http.request("GET", "http://rebound.example.org:80/", timeout_s=5)
+            with pytest.raises(Unreachable, match="is not allowed"):
+                await http.connect("rebound.example.org", 80, timeout_s=5)
+
+    run(main(), rebound_example_org=[[address]])
