@@ -11,6 +11,7 @@ from typing import Final
 
 from jobs.backup.form import (
     NAME,
+    STATE,
     Access,
     Copy,
     Drill,
@@ -23,6 +24,7 @@ from jobs.backup.form import (
 from jobs.backup.targets import Target
 from jobs.base import BackupSettings
 from orchestrator.errors import ConfigError
+from orchestrator.settings import itself
 from orchestrator.settings.positions import Path
 from orchestrator.settings.problems import Problem, dotted
 from orchestrator.settings.reading import Reading
@@ -53,6 +55,7 @@ def _whole(reading: Reading, path: Path, backup: Backup) -> Iterator[Problem]:
     yield from _schedule(reading, path, backup)
     yield from _copies(path, backup)
     yield from _secrets(reading, path)
+    yield from itself.check(path, backup)
     for key in ("export", "sync"):
         if getattr(backup, key):
             text = "not built into this version, so nothing would be copied; remove it"
@@ -120,12 +123,13 @@ def _secrets(reading: Reading, path: Path) -> Iterator[Problem]:
 
 def notes(reading: Reading) -> Iterator[Problem]:
     """Yield what is right and will not do what one may expect."""
+    yield from itself.notes(reading.settings.backups)
     for name, backup in reading.settings.backups.items():
         path: Path = ("backups", name)
         if all(url.startswith("file:") for url in backup.copies):
             text = "every copy is on this machine, and is lost with it"
             yield Problem((*path, "copies"), f"{dotted((*path, 'copies'))}: {text}")
-        if backup.drill == "off":
+        if backup.drill == "off" and name != STATE:
             text = "no drill is set, so nothing proves that the dumps restore"
             yield Problem(path, f"{dotted(path)}: {text}", on_key=True)
 
@@ -150,7 +154,13 @@ def longest_gap_s(schedule: str, timezone: str) -> float:
 
 def build(reading: Reading, state: File) -> tuple[BackupSettings, ...]:
     """Make the plans. The reading has no problems left."""
-    return tuple(_one(reading, name, state) for name in reading.settings.backups)
+    names = reading.settings.backups
+    made = tuple(_one(reading, name, state) for name in names if name != STATE)
+    base = itself.base(names)
+    if base is None:
+        return made
+    places = [one for one in made if names[one.name].itself]
+    return (*made, itself.settings(reading, state, _one(reading, base, state), places))
 
 
 def _one(reading: Reading, name: str, state: File) -> BackupSettings:

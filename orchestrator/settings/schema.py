@@ -348,14 +348,19 @@ class BackupTimeouts(Table):
 
 
 class Backup(Table):
-    """A PostgreSQL database that is dumped on a schedule, and where the copies go."""
+    """A PostgreSQL database that is dumped on a schedule, and where the copies go.
+
+    `[backups.aion-state]` is of aion's own state, and has no `dsn`.
+    """
 
     schedule: str
     """A cron line, by the clock of `timezone`: "0 3 * * *"."""
-    dsn: Credential
+    dsn: Credential | None = None
     """The database: postgresql://user:password@host/name."""
     copies: Annotated[list[Place], Field(min_length=1, max_length=8)]
     """Each as file:/abs/path, rclone:remote:path, gs://bucket/prefix or hf://datasets/user/name."""
+    itself: bool = True
+    """Whether aion's own state goes to these places too."""
     keep: BackupKeep = BackupKeep()
     drill: Literal["daily", "weekly", "monthly", "off"] = "off"
     """How often a dump is restored into a scratch database and compared."""

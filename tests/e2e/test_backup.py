@@ -22,6 +22,7 @@ def nightly(world, dsn: str, *stores: Path, **more) -> None:
         "dsn": {"credential": "pg_dsn"},
         "copies": [f"file:{store}" for store in stores],
         "pg_bin": str(BINS[16]),
+        "itself": False,
         **more,
     }
 

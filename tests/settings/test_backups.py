@@ -9,7 +9,8 @@ from orchestrator.errors import ConfigError
 from orchestrator.settings import diff, load
 
 BACKEND = '[backends.lab]\nkind = "static"\nengine = "ollama"\nurl = "http://127.0.0.1:9"\n'
-BASE = 'schedule = "0 3 * * *"\ndsn = { credential = "pg" }\ncopies = ["file:/mnt/a"]\n'
+WHOLE = 'schedule = "0 3 * * *"\ndsn = { credential = "pg" }\ncopies = ["file:/mnt/a"]\n'
+BASE = f"{WHOLE}itself = false\n"
 ENVIRON = {
     "AION_CREDENTIAL_PG": "postgresql://me:canary-pw@h/d",
     "AION_CREDENTIAL_CONF": "[drive]\ntype = drive\ntoken = {}\n",
