@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from orchestrator.core import metering
 from orchestrator.core.assignment import candidate, margin_s
 from orchestrator.core.choice import Candidate, Rank
 from orchestrator.core.draft import Draft
@@ -80,7 +82,9 @@ def startable(draft: Draft, name: str) -> bool:
         return False
     if state.drained or exhausted(state, draft.at) or draft.isolated_from(spec):
         return False
-    return power.retry_at is None or draft.at >= power.retry_at
+    if power.retry_at is not None and draft.at < power.retry_at:
+        return False
+    return not metering.short_of(draft, name)
 
 
 def hopeful(draft: Draft, name: str) -> bool:
@@ -89,7 +93,9 @@ def hopeful(draft: Draft, name: str) -> bool:
     power = state.power if state.power is not None else Power()
     able = spec.powered and spec.auto_start and not state.drained and not draft.observing()
     held = power.retry_at is not None and power.retry_at > draft.at
-    return able and not (exhausted(state, draft.at) or power.failures or held or power.booted)
+    if not able or exhausted(state, draft.at) or power.failures or held or power.booted:
+        return False
+    return starting(state) or not metering.short_of(draft, spec.name)
 
 
 # ── is it covered? ──────────────────────────────────────────────────────────────────────────────
@@ -169,11 +175,38 @@ def uncovered(
 # ── who is to be started, who may go ────────────────────────────────────────────────────────────
 
 
+def next_start(draft: Draft, services: Iterable[str]) -> tuple[str, str] | None:
+    """Name the one to be started now, and why: of what the services need, the cheapest.
+
+    One at a time, over all of them. A start that takes longer than nine of ten of its own holds up
+    those no more that it would not help.
+    """
+    found = [one for name in services if (one := to_start(draft, name)) is not None]
+    return min(found, key=lambda one: _place(draft, one[0]), default=None)
+
+
+def _place(draft: Draft, name: str) -> tuple[int, int, str]:
+    spec = draft.config.backends[name]
+    return TIERS.index(spec.tier), spec.priority, name
+
+
+def _under_way(draft: Draft, service: Service) -> bool:
+    """Say whether a start is under way that this service has to wait for."""
+    for name, spec in draft.config.backends.items():
+        state = draft.backend(name)
+        if not spec.powered or not starting(state) or state.power is None:
+            continue
+        began = state.power.launched_at if state.power.launched_at is not None else draft.at
+        if name in service.backends or draft.at - began < boot_s(state):
+            return True
+    return False
+
+
 def to_start(draft: Draft, service_name: str) -> tuple[str, str] | None:
     """Name the one to be started for this service now, and why; None if nobody is."""
     service, state = draft.config.services[service_name], draft.service(service_name)
     members = [name for name in service.backends if draft.config.backends[name].powered]
-    if any(starting(draft.backend(name)) for name in members):
+    if _under_way(draft, service):
         return None
     able = [name for name in members if startable(draft, name)]
     if state.pin is not None and state.pin.hard:

@@ -21,6 +21,7 @@ from orchestrator.core.meters import (
     exhausted_until,
     horizon_s,
     left,
+    limit_at,
     reserved,
     used,
 )
@@ -120,6 +121,13 @@ def reserve(
     ends = counts_until(spec.window, wall)
     block = Block(amount, opened_at=at, until=FOREVER if spec.window.rolling else ends)
     return replace(state, block=block, low=None)
+
+
+def first_block(state: MeterState, spec: MeterSpec, at: float, wall: float) -> MeterState | None:
+    """Reserve what a start needs before anybody is asked for it; None: so much is not left."""
+    limit = limit_at(spec, wall)
+    size = block_of(spec) if limit is None else min(block_of(spec), limit)
+    return reserve(settle(rolled(state, spec, wall), spec, wall), spec, size, at, wall)
 
 
 def settle(state: MeterState, spec: MeterSpec, wall: float) -> MeterState:

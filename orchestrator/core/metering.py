@@ -5,7 +5,7 @@ Looked at every few seconds; written only when a block is opened or closed, minu
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 
 from orchestrator.core import ledger
@@ -23,6 +23,7 @@ from orchestrator.core.meters import (
     level,
     short,
     starts_again,
+    usable,
     used,
 )
 from orchestrator.core.model import BackendState, Fleet, FleetConfig, Now
@@ -129,6 +130,54 @@ def resumed(fleet: Fleet, now: Now) -> None:
 
 def _owners(config: FleetConfig) -> set[str]:
     return {spec.backend for spec in config.meters.values() if spec.backend is not None}
+
+
+# ── before a start ──────────────────────────────────────────────────────────────────────────────
+
+
+def lacking(fleet: Fleet, name: str, now: Now) -> str:
+    """Name the meter of this backend of which too little is left for a start; "" for none."""
+    meters = fleet.meters
+    return _lacking(fleet.config, lambda key: meters.get(key) or MeterState(key), name, now)
+
+
+def _lacking(config: FleetConfig, of: Callable[[str], MeterState], name: str, now: Now) -> str:
+    for spec in _timed(config.meters.values(), name):
+        state = of(spec.key)
+        wall = ledger.believed(state, now.at, now.wall)
+        if ledger.first_block(state, spec, now.at, wall) is None:
+            return spec.key
+    return ""
+
+
+def short_of(draft: Draft, name: str) -> str:
+    """Name the meter of which too little is left for a start of this backend; "" for none."""
+    return _lacking(draft.config, lambda key: _of(draft, key), name, draft.now)
+
+
+def reserve_start(draft: Draft, name: str) -> float | None:
+    """Set aside the first block of a start: it is stored with the start itself.
+
+    Returns how long (seconds) what is left then lasts, that block included; None: no meter says.
+    Where it does not fit nothing is set aside: ask `short_of` before.
+    """
+    lasts: list[float] = []
+    for spec in _timed(draft.config.meters.values(), name):
+        state = _of(draft, spec.key)
+        wall = ledger.believed(state, draft.at, draft.now.wall)
+        opened = ledger.first_block(state, spec, draft.at, wall)
+        if opened is None:
+            continue
+        _put(draft, spec, opened)
+        rest = usable(opened, spec, wall)
+        if rest is not None and spec.rate_per_hour:
+            lasts.append(rest / spec.rate_per_hour * 3600.0)
+    return min(lasts, default=None)
+
+
+def _timed(specs: Iterable[MeterSpec], name: str) -> Iterator[MeterSpec]:
+    mine = (spec for spec in specs if spec.backend == name)
+    return (spec for spec in mine if spec.rate_per_hour and not spec.advisory)
 
 
 # ── whose quota is spent ────────────────────────────────────────────────────────────────────────

@@ -7,16 +7,16 @@ while we only observe or are cut off from it, except what has spent its budget.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from orchestrator.core import demand
+from orchestrator.core import demand, metering
 from orchestrator.core.draft import Draft
 from orchestrator.core.durations import spoken
 from orchestrator.core.events import Answer, Rewire
 from orchestrator.core.health import ALIVE
 from orchestrator.core.lives import Do, Power, PowerPhase
-from orchestrator.core.meters import MeterState, usable
 from orchestrator.core.model import Backend, BackendState, Health, Tier
 from orchestrator.core.orders import order, tell
 from orchestrator.core.powering import AskPower, Halt, Start, StartBackend, StopBackend
@@ -92,8 +92,7 @@ def watch(draft: Draft) -> None:
         return
     for name in names:
         _tidy(draft, name)
-    for service in {service: None for name in names for service in draft.pools.get(name, ())}:
-        _provide(draft, service)
+    _provide(draft, {service: None for name in names for service in draft.pools.get(name, ())})
 
 
 def _keep_asking(draft: Draft, name: str) -> None:
@@ -263,9 +262,9 @@ def drained(draft: Draft, name: str) -> None:
 # ── starting ────────────────────────────────────────────────────────────────────────────────────
 
 
-def _provide(draft: Draft, service: str) -> None:
-    """Start the cheapest that may be started, if this service needs it: one at a time."""
-    found = demand.to_start(draft, service)
+def _provide(draft: Draft, services: Iterable[str]) -> None:
+    """Start the cheapest that may be started, if a service needs it: one at a time."""
+    found = demand.next_start(draft, services)
     if found is None:
         return
     name, why = found
@@ -278,8 +277,14 @@ def _provide(draft: Draft, service: str) -> None:
 
 
 def launch(draft: Draft, name: str, why: str) -> None:
-    """Start a backend. Its label is written down before anybody is asked."""
+    """Start a backend. Its label and its first block are written down before anybody is asked.
+
+    What cannot be set aside is not spent: then nothing is started.
+    """
+    if metering.short_of(draft, name):
+        return
     spec, state = draft.config.backends[name], draft.backend(name)
+    limits = [spec.session_s, metering.reserve_start(draft, name)]
     # It follows the clock, so that a label is not given again after a restore from an old backup.
     number = max(of(state).number + 1, int(draft.now.wall))
     label = f"{demand.label_start(draft.config.instance, name)}{number}"
@@ -306,26 +311,12 @@ def launch(draft: Draft, name: str, why: str) -> None:
         detail="",
     )
     draft.note("power_start", name, f"{name} is started: {why}", launch=label, why=why)
-    draft.do(StartBackend(name, label, longest_s(draft, spec)))
+    # Its provider is to end it by itself: a daemon that is dead stops nothing.
+    longest_s = min((one for one in limits if one is not None), default=None)
+    draft.do(StartBackend(name, label, longest_s))
 
 
-def longest_s(draft: Draft, spec: Backend) -> float | None:
-    """Say after how long its provider is to end it by itself: its session, or what is left of it.
-
-    For a daemon that is dead stops nothing.
-    """
-    limits = [] if spec.session_s is None else [spec.session_s]
-    for meter in draft.config.meters.values():
-        if meter.backend == spec.name and meter.rate_per_hour and not meter.advisory:
-            known = draft.meters.get(meter.key) or draft.fleet.meters.get(meter.key)
-            left = usable(known or MeterState(meter.key), meter, draft.now.wall)
-            limits += [] if left is None else [left / meter.rate_per_hour * 3600.0]
-    return min(limits, default=None)
-
-
-def failed(
-    draft: Draft, name: str, why: str, wait_s: float = 0.0, *, lost: bool = False
-) -> None:
+def failed(draft: Draft, name: str, why: str, wait_s: float = 0.0, *, lost: bool = False) -> None:
     """Note that a start came to nothing; the next one waits twice as long each time.
 
     `lost`: it had been up, and did not last.
@@ -396,6 +387,8 @@ def start(draft: Draft, command: Start) -> None:
     if power.phase in RUNS:
         draft.answer = Answer(f"{name} is {power.phase.value} already")
         return
+    if key := metering.short_of(draft, name):
+        raise Refused(f"too little is left of {key} for a start, which takes a quarter of an hour")
     put(draft, name, failures=0, retry_at=None)
     launch(draft, name, "the operator said so")
     about = spoken(demand.boot_s(state))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 
+from orchestrator.core import metering
 from orchestrator.core.demand import boot_s
 from orchestrator.core.durations import spoken
 from orchestrator.core.lives import Power, PowerPhase
@@ -74,6 +75,8 @@ def words(fleet: Fleet, name: str, now: Now) -> str:
         return "" if power.launch else "it is on, though not by us"
     if not backend.auto_start:
         return "off; it is started by hand alone"
+    if key := metering.lacking(fleet, name, now):
+        return f"off; too little is left of {key} for a start"
     if power.failures or (power.retry_at or 0.0) > now.at:
         wait = spoken(max(0.0, (power.retry_at or now.at) - now.at))
         return f"off; it may be started in {wait}" + (f" ({power.detail})" if power.detail else "")
