@@ -107,7 +107,7 @@ def _settings(given: Given, service: str) -> DnsSettings:
 
 async def _look(settings: DnsSettings, seen: Mapping[str, Any]) -> tuple[Sequence[Record], Plan]:
     """Read the name and plan what adopting it would change."""
-    from orchestrator.core.records import plan
+    from orchestrator.core.records import above, plan
     from orchestrator.edge.dns import open_provider
     from orchestrator.edge.dns.base import place_of
 
@@ -123,7 +123,8 @@ async def _look(settings: DnsSettings, seen: Mapping[str, Any]) -> tuple[Sequenc
     wanted = _publication(seen)
     planned = plan(found, wanted, place, 0.0)
     if planned.outbid and planned.epoch is not None:
-        planned = plan(found, replace(wanted, wanted_epoch=planned.epoch + 1), place, 0.0)
+        epoch = above(wanted.wanted_epoch, planned.epoch)
+        planned = plan(found, replace(wanted, wanted_epoch=epoch), place, 0.0)
     return found, planned
 
 

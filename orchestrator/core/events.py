@@ -98,7 +98,8 @@ class DnsTroubled:
     """The name could not be read or written, or is not ours to write.
 
     `epoch`: the one found there. `outbid`: with NEWER, it is ours to go above that epoch (our own
-    record after a restore, or the operator told us to adopt), so take the next one.
+    record after a restore, or the operator told us to adopt), so take the next one. `replaced`:
+    with NEWER, our own instance goes on elsewhere, in a later era: nothing is ours to do any more.
     """
 
     service: str
@@ -107,6 +108,7 @@ class DnsTroubled:
     retry_at: float | None = None
     epoch: int | None = None
     outbid: bool = False
+    replaced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,7 +381,7 @@ class Turn:
     incidents: Mapping[str, Incident] = field(default_factory=dict)
     notices: Mapping[str, Notice] = field(default_factory=dict)
     flags: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    tokens: Mapping[str, Token] = field(default_factory=dict)
+    tokens: Mapping[str, Token | None] = field(default_factory=dict)
     past: tuple[PastSession, ...] = ()
     meters: Mapping[str, MeterState | None] = field(default_factory=dict)
     world: World | None = None

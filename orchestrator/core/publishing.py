@@ -13,6 +13,7 @@ from orchestrator.core.events import (
     Reconcile,
 )
 from orchestrator.core.model import DnsTrouble, Phase, Publication
+from orchestrator.core.records import above
 
 DAY_S = 86400.0
 
@@ -84,7 +85,7 @@ def troubled(draft: Draft, event: DnsTroubled) -> None:
     )
     _put(draft, event.service, record, durable=news)
     if event.outbid and event.epoch is not None and not draft.observing():
-        epoch = max(state.epoch, event.epoch) + 1
+        epoch = above(state.epoch, event.epoch)
         record = replace(record, wanted_epoch=epoch, trouble=None, trouble_since=None, detail="")
         draft.put_service(
             replace(draft.service(event.service), epoch=epoch, publication=record), durable=True
@@ -96,8 +97,20 @@ def troubled(draft: Draft, event: DnsTroubled) -> None:
     if news:
         text = f"{event.service}: DNS {event.trouble.value}: {event.detail}"
         draft.note("dns_trouble", event.service, text)
+    if event.replaced and not draft.observing():
+        _step_back(draft)
     if not state.settled:
         draft.stale[event.service] = None
+
+
+def _step_back(draft: Draft) -> None:
+    """Pause: two of one instance would start and stop the same machines."""
+    draft.change_world(paused_since=draft.at, paused_until=None, paused_by="aion", durable=True)
+    draft.stirred[""] = None
+    for name in draft.config.services:
+        draft.stale[name] = None
+    text = "paused: this instance was rebuilt elsewhere and goes on there; `aion resume` if not"
+    draft.note("paused", "", text)
 
 
 def name_checked(draft: Draft, event: NameChecked) -> None:

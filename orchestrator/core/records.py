@@ -101,7 +101,8 @@ class Place:
 class Plan:
     """What to do about a name, and why in one sentence.
 
-    `ids`: the standing records that are ours. `epoch`, `outbid`: see `events.DnsTroubled`.
+    `ids`: the standing records that are ours. `epoch`, `outbid`, `replaced`: see
+    `events.DnsTroubled`.
     `correction`: the changes put back what somebody else changed. `firm`: so they do, or the
     operator told us to, so they are sent even if the same was sent before.
     """
@@ -114,6 +115,7 @@ class Plan:
     outbid: bool = False
     correction: bool = False
     firm: bool = False
+    replaced: bool = False
 
 
 def era(epoch: int) -> int:
@@ -270,6 +272,10 @@ def _blocked(got: _Sorted, pub: Publication, place: Place, now: float) -> Plan |
         )
     if got.foreign and not pub.adopt:
         return Plan(Verdict.FOREIGN, f"{_listed(got.foreign)} was not made by aion{_ADVICE}")
+    if era(got.ahead) > era(pub.wanted_epoch) and not pub.adopt:
+        why = f"the record carries epoch {got.ahead}: {place.instance} was rebuilt elsewhere"
+        text = f"{why}, and that one has taken over{_ADVICE}"
+        return Plan(Verdict.NEWER, text, epoch=got.ahead, replaced=True)
     ahead = max(got.ahead, theirs)
     if ahead and ahead >= pub.wanted_epoch:
         why = f"the record carries epoch {ahead}, not below our {pub.wanted_epoch}"

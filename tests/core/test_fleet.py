@@ -595,6 +595,20 @@ def test_the_next_epoch_goes_above_the_records_own():
     assert world.fleet.services["chat"].publication.wanted_epoch == 42
 
 
+def test_who_was_rebuilt_elsewhere_only_observes_from_then_on():
+    world = published()
+    epoch = world.epoch
+    event = DnsTroubled("chat", DnsTrouble.NEWER, "rebuilt", epoch=1_000_000, replaced=True)
+    world.give(event)
+    assert world.fleet.world.paused_since is not None
+    assert world.fleet.world.paused_until is None
+    assert world.epoch == epoch
+    assert "dns_newer:chat" in world.fleet.incidents
+    since = world.fleet.world.paused_since
+    world.give(event)
+    assert world.fleet.world.paused_since == since
+
+
 def test_a_higher_epoch_of_somebody_else_is_respected():
     world = published()
     epoch = world.epoch

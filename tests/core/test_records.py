@@ -7,12 +7,14 @@ import pytest
 
 from orchestrator.core.model import Drift, Publication, Target
 from orchestrator.core.records import (
+    ERA,
     MAX_CHANGES,
     Action,
     Place,
     Plan,
     Record,
     Verdict,
+    above,
     mark,
     plan,
     signature,
@@ -481,3 +483,35 @@ def test_signatures_are_read_back_as_written():
     ):
         assert signature(text) is None
     assert same(A1, Record("", "A", "192.0.2.1"))
+
+
+def rebuilt(epoch):
+    """What an instance that knows epoch 17 finds, once it was rebuilt elsewhere."""
+    return [Record("r1", "A", "192.0.2.9", f"aion {PLACE.instance} epoch={epoch}")]
+
+
+def test_who_was_rebuilt_elsewhere_gives_way_and_does_not_outbid():
+    pub = Publication(wanted=(A1,), wanted_epoch=17, confirmed=(A1,), confirmed_epoch=17)
+    for epoch in (ERA, ERA + 1, 3 * ERA + 17):
+        done = plan(rebuilt(epoch), pub, PLACE, NOW)
+        assert (done.verdict, done.replaced, done.outbid) == (Verdict.NEWER, True, False)
+        assert done.changes == ()
+    done = plan(rebuilt(ERA - 1), pub, PLACE, NOW)
+    assert (done.outbid, done.replaced) == (True, False)  # a future that a restored copy forgot
+
+
+def test_the_rebuilt_one_outbids_the_old_one_whatever_that_one_wrote_last():
+    pub = Publication(wanted=(A1,), wanted_epoch=ERA, confirmed=(A1,), confirmed_epoch=17)
+    for epoch in (18, 400):
+        done = plan(rebuilt(epoch), pub, PLACE, NOW)
+        assert done.verdict is Verdict.CHANGE
+        assert done.changes[0].after.comment == f"aion {PLACE.instance} epoch={ERA}"
+
+
+def test_when_told_to_adopt_the_old_one_takes_an_era_of_its_own():
+    pub = Publication(wanted=(A1,), wanted_epoch=17, adopt=True)
+    done = plan(rebuilt(ERA + 4), pub, PLACE, NOW)
+    assert (done.outbid, done.epoch) == (True, ERA + 4)
+    assert above(17, ERA + 4) == 2 * ERA
+    assert above(17, 400) == 401
+    assert above(ERA + 4, 17) == ERA + 5

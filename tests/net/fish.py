@@ -536,9 +536,25 @@ FISH = (
     Fish(
         "outbid by as much",
         "next epoch = max(stored, the record's) + 1",
+        RECORDS,
+        "return max(own, found) + 1 if",
+        "return max(own + 1, found) if",
+        ("rules",),
+    ),
+    Fish(
+        "a rebuilt twin is outbid",
+        "who was rebuilt elsewhere gives way",
+        RECORDS,
+        "if era(got.ahead) > era(pub.wanted_epoch) and not pub.adopt:",
+        "if era(got.ahead) > era(pub.wanted_epoch) + 1 and not pub.adopt:",
+        ("records",),
+    ),
+    Fish(
+        "who gave way goes on starting machines",
+        "who was rebuilt elsewhere only observes",
         PUBLISHING,
-        "epoch = max(state.epoch, event.epoch) + 1",
-        "epoch = max(state.epoch + 1, event.epoch)",
+        "if event.replaced and not draft.observing():",
+        "if event.replaced and draft.observing():",
         ("rules",),
     ),
     Fish(

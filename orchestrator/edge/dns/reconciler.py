@@ -195,7 +195,12 @@ class Reconciler:
         if plan.outbid or (pub.trouble, pub.detail) != (trouble, plan.reason):
             await self._report(
                 DnsTroubled(
-                    self._service, trouble, plan.reason, epoch=plan.epoch, outbid=plan.outbid
+                    self._service,
+                    trouble,
+                    plan.reason,
+                    epoch=plan.epoch,
+                    outbid=plan.outbid,
+                    replaced=plan.replaced,
                 )
             )
         service, _ = self._state()

@@ -3,7 +3,7 @@
 import asyncio
 
 from orchestrator.core.draft import apply, pools
-from orchestrator.core.events import SyncDns
+from orchestrator.core.events import Resume, SyncDns
 from orchestrator.core.fleet import step
 from orchestrator.core.model import (
     Backend,
@@ -19,6 +19,7 @@ from orchestrator.core.model import (
     Service,
     ServiceState,
 )
+from orchestrator.core.records import ERA
 from orchestrator.edge.dns import open_provider
 from tests.edge.dns.world import A1, NAME, Clock, cloudflare_settings, running, until
 from tests.standins.cloudflare import CloudflareStandin
@@ -114,6 +115,22 @@ def test_another_instance_with_a_newer_epoch_is_outbid_only_when_told():
         assert core.pub.confirmed_epoch == 18
 
     scenario(check, setup=lambda s: s.by_hand(NAME, "A", "192.0.2.9", comment="aion away epoch=17"))
+
+
+def test_who_was_rebuilt_elsewhere_observes_until_it_is_told_to_take_over():
+    async def check(standin, core, made):
+        await until(lambda: core.pub.trouble is DnsTrouble.NEWER)
+        assert standin.journal == []
+        assert core.fleet.world.paused_since is not None
+        assert "rebuilt elsewhere" in core.pub.detail
+        await core.report(Resume())
+        await adopt(core, made)
+        await until(lambda: core.in_place)
+        assert core.pub.confirmed_epoch == 2 * ERA
+        assert core.fleet.world.paused_since is None
+
+    comment = f"aion home epoch={ERA + 3}"
+    scenario(check, setup=lambda s: s.by_hand(NAME, "A", "192.0.2.9", comment=comment))
 
 
 def test_corrections_are_counted_by_the_core():
