@@ -14,10 +14,12 @@ KINDS: Final[dict[str, str]] = {
     "api": "backends.api",
     "notebook": "backends.notebook",
     "command": "backends.command",
+    "runpod": "backends.runpod",
+    "vast": "backends.vast",
     "fake": "backends.fake",
 }
 
-PLANNED: Final[frozenset[str]] = frozenset({"kaggle", "gce", "runpod", "vast", "libcloud", "colab"})
+PLANNED: Final[frozenset[str]] = frozenset({"kaggle", "gce", "libcloud", "colab"})
 """Kinds that a later version brings: named so that a configuration that uses them is told so."""
 
 ENGINES: Final[tuple[str, ...]] = (
@@ -39,7 +41,7 @@ ENGINES: Final[tuple[str, ...]] = (
 REGISTERS: Final[frozenset[str]] = frozenset({"notebook"})
 """Kinds whose address arrives with a session."""
 
-POWERED: Final[frozenset[str]] = frozenset({"command"})
+POWERED: Final[frozenset[str]] = frozenset({"command", "runpod", "vast"})
 """Kinds whose drivers do what `backends.base.Powered` says."""
 
 CANARYLESS: Final[frozenset[str]] = frozenset({"http", "tcp"})

@@ -69,7 +69,7 @@ class AioHttp:
         self._session = _session(self._connector(tls))
         # A retry must not pick up the next stale connection, so it has a pool that keeps none.
         self._fresh = _session(self._connector(tls, keep=False))
-        # aiohttp itself sends PUT and DELETE a second time; its test client is told not to like this.
+        # aiohttp itself would send PUT and DELETE a second time.
         self._fresh._retry_connection = False  # noqa: SLF001 - there is no other way
         return self
 

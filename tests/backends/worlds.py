@@ -102,6 +102,8 @@ def plan(
             "url": "http://10.0.0.5:8080",
             "commands": dict.fromkeys(("start", "stop", "status"), ("/bin/true",)),
         },
+        "runpod": {"url": "http://10.0.0.5:8080", "api_key": {"credential": "k"}, "pod": "pod1"},
+        "vast": {"url": "http://10.0.0.5:8080", "api_key": {"credential": "k"}, "instance": 7},
     }
     given = needed.get(kind, {})
     options = backends.options(kind)(**{**given, **keys})

@@ -16,6 +16,7 @@ from tests.backends.worlds import SESSION, HandClock, TableHttp, driver, plan, r
 LIST = {"object": "list", "data": [{"id": "theirs"}]}
 DONE = {"choices": [{"index": 0, "message": {"role": "assistant", "content": ""}}]}
 POLICY = HealthPolicy(timeout_s=0.05, canary_timeout_s=0.05)
+RENTED = ("runpod", "vast")
 SITUATIONS = ("well", "refused", "denied", "throttled", "broken", "strange", "page")
 VERDICTS = {
     "well": Verdict.OK,
@@ -62,11 +63,14 @@ def made(kind, situation):
             "command", models=models, secrets=secrets, policy=POLICY, key={"credential": "k"}
         )
         return driver(static(situation, "/v1"), one)
+    if kind in RENTED:
+        one = plan(kind, models=models, secrets=secrets, policy=POLICY, key={"credential": "k"})
+        return driver(static(situation, "/v1"), one)
     script = SCRIPTS.get(situation, "error")
     return driver(TableHttp({}), plan("fake", models=models, policy=POLICY, script=script))
 
 
-KINDS = ("static", "api", "notebook", "command", "fake")
+KINDS = ("static", "api", "notebook", "command", "fake", *RENTED)
 everywhere = pytest.mark.parametrize("kind", KINDS)
 whatever = pytest.mark.parametrize("situation", SITUATIONS)
 

@@ -192,6 +192,20 @@ KINDS: dict[str, Kind] = {
     "fake": Kind(
         fake, start=REFUSED | {Snag.LOST}, status=frozenset(), stop=frozenset(), limits=False
     ),
+    "runpod": Kind(
+        "tests.standins.runpod:contract",
+        start=REFUSED | {Snag.LOST},
+        status=frozenset({Snag.DENIED, Snag.TRANSIENT, Snag.LOST}),
+        stop=frozenset({Snag.DENIED, Snag.TRANSIENT, Snag.LOST}),
+        limits=False,
+    ),
+    "vast": Kind(
+        "tests.standins.vast:contract",
+        start=REFUSED | {Snag.LOST},
+        status=frozenset({Snag.DENIED, Snag.TRANSIENT, Snag.LOST}),
+        stop=frozenset({Snag.DENIED, Snag.TRANSIENT, Snag.LOST}),
+        limits=False,
+    ),
 }
 
 

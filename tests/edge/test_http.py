@@ -240,7 +240,8 @@ def test_a_connection_closed_while_idle_is_retried_once_on_a_new_one(method):
     assert asyncio.run(main()) <= 4
 
 
-def test_what_is_to_be_done_once_is_sent_once_whatever_becomes_of_it():
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+def test_what_is_to_be_done_once_is_sent_once_whatever_becomes_of_it(method):
     async def answers_the_first(origin, reader, writer):
         await origin.request(reader)
         if len(origin.requests) > 1:
@@ -253,10 +254,10 @@ def test_what_is_to_be_done_once_is_sent_once_whatever_becomes_of_it():
         async with Origin(answers_the_first) as origin, AioHttp() as http:
             await http.request("GET", origin.url, timeout_s=2)
             with pytest.raises(Unreachable):
-                await http.request("POST", origin.url, body=b"{}", timeout_s=2, once=True)
-            return [head[:4] for head in origin.requests]
+                await http.request(method, origin.url, body=b"{}", timeout_s=2, once=True)
+            return [head.split()[0].decode() for head in origin.requests]
 
-    assert asyncio.run(main()) == [b"GET ", b"POST"]
+    assert asyncio.run(main()) == ["GET", method]
 
 
 def test_several_stale_connections_do_not_add_up_to_a_failure():

@@ -343,7 +343,9 @@ def test_every_key_of_the_explained_file_is_right_once_it_is_used(tmp_path):
         "AION_CREDENTIAL_AGE_IDENTITY": "AGE-SECRET-KEY-1A",
     }  # fmt: skip
     config = load(path, environ=environ)
-    assert set(config.plans) == {"local", "tunnel", "groq", "rehearsal", "colab", "gpu-box"}
+    assert set(config.plans) == {"local", "tunnel", "groq", "rehearsal", "colab", "gpu-box"} | {
+        "rented-pod", "made-pod", "rented-box",
+    }  # fmt: skip
     assert config.warnings == ()
 
 
