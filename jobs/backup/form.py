@@ -108,12 +108,18 @@ class Timeouts(Coded):
 
 @dataclass(frozen=True, slots=True)
 class Export(Coded):
-    """Rows of `query` as JSON lines, those with `key` beyond what was exported before."""
+    """Rows of `query` as JSON lines, those with `key` beyond what was exported before.
+
+    `late`: "wait" for transactions that may still add smaller keys, or "ignore" them. `settle_s`:
+    only rows whose key, a time, is older than that. `keep`: so many newest parts, 0 for all.
+    """
 
     name: str
     query: str
     key: str
-    batch: int = 1000
+    late: str = "wait"
+    settle_s: float = 0.0
+    keep: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +195,11 @@ class Plan(Coded):
     drill: Drill = Drill()
     limits: Limits = Limits()
     itself: Itself | None = None
+
+    @property
+    def dumps(self) -> bool:
+        """Whether there is anything to dump: exports and syncs may stand alone."""
+        return bool(self.dsn) or self.itself is not None
 
 
 # ── what a dump is ──────────────────────────────────────────────────────────────────────────────

@@ -25,6 +25,8 @@ from jobs.backup.copies import Result, copy_all
 from jobs.backup.errors import BackupError, BadManifest, SourceFailed
 from jobs.backup.form import MANIFEST, Access, Copy, DumpId, Manifest, Plan
 from jobs.backup.locks import alone, tickets
+from jobs.backup.more import more
+from jobs.backup.outcome import Outcome
 from jobs.backup.ports import Clock, Pause, Random, Tell, nobody
 from jobs.backup.stores import open_store
 from jobs.backup.stores.base import Store
@@ -62,11 +64,13 @@ class Report:
     problems: list[dict[str, Any]] = field(default_factory=list)
     rooms: list[dict[str, Any]] = field(default_factory=list)
     pending: list[str] = field(default_factory=list)
+    more: list[Outcome] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
         bad = [one for one in self.checks if one.finished and not one.ok]
-        return not (self.failure or self.problems or bad) and all(one.ok for one in self.copies)
+        each = [*(one.ok for one in self.copies), *(one.ok for one in self.more)]
+        return not (self.failure or self.problems or bad) and all(each)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -81,6 +85,7 @@ class Report:
             "problems": self.problems,
             "rooms": self.rooms,
             "pending": self.pending,
+            "more": [one.to_json() for one in self.more],
         }
 
 
@@ -153,12 +158,13 @@ class _Run:
         self._look()
         waiting = self._spooled()
         made = self._begun(waiting)
-        if made is None:
+        if made is None and self.plan.dumps:
             made = self._dump(waiting)
             waiting = self._spooled()
         self.report.dump = made
         for one in sorted(waiting, key=lambda one: one != made):
             self._copy(one)
+        self.report.more = more(self.plan, self.ports, self.stores, self._deleting)
         for copy in self.stores:
             self._keep_house(copy)
         self._tidy()

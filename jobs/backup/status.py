@@ -38,6 +38,16 @@ class CopyStatus(Coded):
 
 
 @dataclass(frozen=True, slots=True)
+class MoreStatus(Coded):
+    """An export or a sync (`kind`) in the last run. `detail`: what is wrong, "" if nothing."""
+
+    kind: str
+    name: str
+    detail: str = ""
+    said: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Sample(Coded):
     """How many bytes a store said were free, and when (Unix seconds)."""
 
@@ -65,6 +75,7 @@ class Status(Coded):
     drilled_at: float = 0.0
     looked: str = ""
     samples: tuple[Sample, ...] = ()
+    more: tuple[MoreStatus, ...] = ()
 
     @classmethod
     def load(cls, spool: Path) -> Self:
@@ -95,7 +106,11 @@ class Status(Coded):
             for one in report.get("copies", ())
             if one["dump"] == dump
         )
-        good = bool(dump) and not problem
+        more = tuple(
+            MoreStatus(one["kind"], one["name"], one["detail"], one["said"])
+            for one in report.get("more", ())
+        )
+        good = bool(dump or (more and "failure" in report)) and not problem
         new = [Sample(url, wall, int(room)) for url, room in free.items() if room is not None]
         return replace(
             self,
@@ -106,6 +121,7 @@ class Status(Coded):
             copies=copies or self.copies,
             problem=problem,
             samples=_sampled(self.samples, new),
+            more=more or self.more,
         )
 
     def full_at(self, store: str, wall: float) -> float | None:
@@ -166,6 +182,11 @@ def told(answer: Mapping[str, Any]) -> str:
         f"{one['dump']} in {one['store']}: {one['detail']}"
         for one in (*answer.get("checks", ()), *answer.get("found", ()))
         if not one.get("ok", True) and one.get("finished", True)
+    ]
+    lines += [
+        f"{one['kind']} {one['name']}: {one['detail']}"
+        for one in answer.get("more", ())
+        if not one["ok"]
     ]
     lines += [
         one if isinstance(one, str) else f"{one['store']}: {one['detail']}"
