@@ -55,6 +55,7 @@ from orchestrator.edge.counting import Counts
 from orchestrator.edge.dns import open_provider
 from orchestrator.edge.dns.base import DnsSettings, Provider
 from orchestrator.edge.dns.publisher import Publisher
+from orchestrator.edge.launching import Minter
 from orchestrator.edge.names import Names
 from orchestrator.edge.pacer import Pacer
 from orchestrator.edge.power import Powers, powered
@@ -133,7 +134,8 @@ class Assembly:
             clock=clock,
             random=random,
         )
-        self.powers = Powers(clock=clock, report=loop.report)
+        mint = Minter(loop.committed, random)
+        self.powers = Powers(clock=clock, report=loop.report, mint=mint)
         self.prover = Prover(self._driver_at, report=loop.report, random=random)
         self._controls = Controls(wanted.controls, http=http, clock=clock, report=loop.report)
         self.publisher = Publisher(

@@ -11,9 +11,9 @@ from typing import Any
 from . import VERSION
 from .access import Door, digest, gateway_key
 from .clock import Backoff, clock_face, rfc3339, steady, wall
-from .errors import Away, Gone, Unknown
+from .errors import Away, Gone, Refused, Unknown
 from .keys import Keys
-from .link import Beaten, Link
+from .link import Beaten, Link, Registered
 from .orders import Orders
 from .printing import Printer
 from .proxy import Proxy
@@ -155,16 +155,14 @@ class Membership:
 
     async def _register(self) -> None:
         url = self.url()
-        now = wall()
-        answer = await self._link.register(
-            self._keys.token,
+        answer = await self._admitted(
             {
                 "backend": self._settings.backend,
                 "url": url,
                 "engine": self._settings.engine,
                 "models": list(self._settings.models),
                 "started_at": rfc3339(self.began_at),
-                "now": rfc3339(now),
+                "now": rfc3339(wall()),
                 "gpu": self.gpu,
                 "agent": VERSION,
             },
@@ -178,6 +176,13 @@ class Membership:
         self._said = None
         until = "" if self.ends is None else f", until {self._end_face()}"
         self._printer.say("aion", f"registered with {self._settings.aion}{until}")
+
+    async def _admitted(self, body: dict[str, Any]) -> Registered:
+        """Register with the session's own token while there is one: a launch's is good but once."""
+        if self.session is not None:
+            with contextlib.suppress(Refused):
+                return await self._link.register(self.session.token, body)
+        return await self._link.register(self._keys.token, body)
 
     def _take(self, session: Session) -> None:
         """Be known as this session from now on."""

@@ -45,7 +45,7 @@ class Draft:
     incidents: dict[str, Incident] = field(default_factory=dict)
     notices: dict[str, Notice] = field(default_factory=dict)
     flags: dict[tuple[str, str], str] = field(default_factory=dict)
-    tokens: dict[str, Token] = field(default_factory=dict)
+    tokens: dict[str, Token | None] = field(default_factory=dict)
     past: list[PastSession] = field(default_factory=list)
     meters: dict[str, MeterState | None] = field(default_factory=dict)
     effects: dict[Effect, None] = field(default_factory=dict)

@@ -17,6 +17,7 @@ from orchestrator.core import (
     provider,
     publishing,
     sessions,
+    tokens,
 )
 from orchestrator.core.assignment import FRESH_S
 from orchestrator.core.configuring import reconfigured, resumed
@@ -64,6 +65,7 @@ from orchestrator.core.registry import (
     Challenged,
     Heartbeat,
     Left,
+    MintLaunchToken,
     MintToken,
     Proved,
     Register,
@@ -319,6 +321,7 @@ HANDLERS: dict[type, Callable[[Draft, Any], None]] = {
     Register: sessions.register,
     Tell: orders.tell,
     MintToken: sessions.mint,
+    MintLaunchToken: tokens.mint,
     RevokeTokens: sessions.revoke,
     PowerReported: provider.reported,
     Start: power.start,

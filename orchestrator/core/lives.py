@@ -89,7 +89,11 @@ class PastSession:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A secret that lets a backend register; `secret` is its SHA-256, hexadecimal."""
+    """A secret that lets a backend register; `secret` is its SHA-256, hexadecimal.
+
+    `launch`: the label of the start that carries it, and for which alone it is good; "" for one
+    that is good until it is revoked. `spent_at`: when a session that it opened first served.
+    """
 
     id: str
     backend: str
@@ -97,6 +101,8 @@ class Token:
     created_at: float
     by: str = ""
     revoked_at: float | None = None
+    launch: str = ""
+    spent_at: float | None = None
 
 
 class PowerPhase(StrEnum):

@@ -12,7 +12,9 @@ class Register:
     """A backend's agent says where it is, for as long as it lives.
 
     `session` and `secret` (SHA-256 of the session's token) were made for it; `token` is the id of
-    the token it came with. `age_s`: how long its run has lasted already, by its own clock.
+    the token it came with, or of the one that its session `holder` was opened with: who holds a
+    session that lives may register anew with that one's own token. `age_s`: how long its run has
+    lasted already, by its own clock.
     """
 
     backend: str
@@ -25,6 +27,7 @@ class Register:
     gpu: str = ""
     gpu_memory_mb: int | None = None
     agent: str = ""
+    holder: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,16 @@ class MintToken:
     backend: str
     secret: str = field(repr=False)
     by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MintLaunchToken:
+    """Let what is being started under `launch` register with a token that only it carries."""
+
+    id: str
+    backend: str
+    secret: str = field(repr=False)
+    launch: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,4 +121,4 @@ class Left:
 
 
 RegistryCommand = Register | Tell | MintToken | RevokeTokens
-RegistryEvent = Heartbeat | Proved | Challenged | Left
+RegistryEvent = Heartbeat | Proved | Challenged | Left | MintLaunchToken

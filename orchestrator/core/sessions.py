@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from orchestrator.core import lookahead
+from orchestrator.core import lookahead, tokens
 from orchestrator.core.draft import Draft
 from orchestrator.core.durations import spoken
 from orchestrator.core.events import Answer, Deliver, Prove, Rewire
@@ -47,15 +47,15 @@ def current(state: BackendState, ident: str) -> Session | None:
     return None
 
 
-def tokens_of(config: FleetConfig, tokens: dict[str, Token], at: float) -> dict[str, Token]:
+def tokens_of(config: FleetConfig, stored: dict[str, Token], at: float) -> dict[str, Token]:
     """Add the tokens that the configuration seeds. One that was revoked stays so."""
-    known_secrets = {token.secret for token in tokens.values()}
+    known_secrets = {token.secret for token in stored.values()}
     seeded = {
         secret[:12]: Token(secret[:12], backend, secret, at, "configuration")
         for backend, secret in config.seeds.items()
         if secret not in known_secrets
     }
-    return {**tokens, **seeded}
+    return {**stored, **seeded}
 
 
 # ── registering ─────────────────────────────────────────────────────────────────────────────────
@@ -67,9 +67,7 @@ def register(draft: Draft, event: Register) -> None:
     spec = draft.config.backends[event.backend]
     if not spec.registers:
         raise Refused(f"`{spec.name}` is of kind `{spec.kind}`, which does not register")
-    token = draft.fleet.tokens.get(event.token)
-    if token is None or token.revoked_at is not None or token.backend != spec.name:
-        raise Refused("the token it came with is revoked")
+    token = tokens.permitted(draft, event)
     ends_at = _ends_at(draft, spec, max(0.0, event.age_s))
     state = draft.backend(spec.name)
     if state.pending is not None:
@@ -177,6 +175,7 @@ def _promote(draft: Draft, state: BackendState, pending: Session, event: Proved)
         hand_starts=lookahead.arrived(draft, state),
     )
     draft.put_backend(fresh, durable=True)
+    tokens.spend(draft, session)
     took = spoken(draft.at - pending.registered_at)
     draft.note(
         "promoted",
@@ -395,13 +394,13 @@ def revoke(draft: Draft, command: RevokeTokens) -> None:
     draft.answer = Answer(f"{len(live)} token{'s' * (len(live) != 1)} revoked{over}")
 
 
-def _revoked(draft: Draft, name: str, tokens: set[str]) -> bool:
+def _revoked(draft: Draft, name: str, gone: set[str]) -> bool:
     state = draft.backend(name)
     hit = False
-    if state.pending is not None and state.pending.token in tokens:
+    if state.pending is not None and state.pending.token in gone:
         drop_pending(draft, name, "its token was revoked")
         hit = True
-    if state.session is not None and state.session.token in tokens:
+    if state.session is not None and state.session.token in gone:
         end(draft, name, "its token was revoked")
         hit = True
     return hit

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, cast
+from typing import cast
 
 import structlog
 
@@ -23,6 +23,7 @@ from orchestrator.core.powering import (
     StartBackend,
     StopBackend,
 )
+from orchestrator.errors import AionError
 
 # Drivers have their own time-outs, which are shorter.
 LIMITS_S = {Ask.START: 320.0, Ask.STOP: 320.0, Ask.STATUS: 90.0}
@@ -31,6 +32,7 @@ WAITING = 4  # asked of one backend and not yet begun
 log = structlog.get_logger("power")
 
 Wish = StartBackend | StopBackend | AskPower
+_ASKS = {StartBackend: Ask.START, StopBackend: Ask.STOP, AskPower: Ask.STATUS}
 
 
 def powered(driver: object) -> Powered | None:
@@ -40,7 +42,10 @@ def powered(driver: object) -> Powered | None:
 
 
 class Powers:
-    """Asks providers. `report` takes each answer; `limits_s`: how long each question may take."""
+    """Asks providers. `report` takes each answer; `limits_s`: how long each question may take.
+
+    `mint` makes the token of a launch, for drivers whose launches carry one.
+    """
 
     def __init__(
         self,
@@ -48,8 +53,10 @@ class Powers:
         clock: Clock,
         report: Callable[[PowerReported], None],
         limits_s: Mapping[Ask, float] = LIMITS_S,
+        mint: Callable[[str, str], Awaitable[str]] | None = None,
     ) -> None:
         self._clock, self._report, self._limits_s = clock, report, limits_s
+        self._mint = mint
         self._drivers: dict[str, Powered] = {}
         self._waiting: dict[str, deque[tuple[Powered, Wish]]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -96,8 +103,13 @@ class Powers:
             waiting.clear()
 
     async def _one(self, driver: Powered, wish: Wish) -> None:
-        ask, launch, call = _call(driver, wish)
         began_at = self._clock.steady()
+        try:
+            token = await self._token(driver, wish)
+        except AionError as error:  # it is not even asked
+            self._tell(wish, PowerReport(snag=Snag.TRANSIENT, detail=str(error)), began_at)
+            return
+        ask, call = _call(driver, wish, token)
         try:
             async with asyncio.timeout(self._limits_s[ask]):
                 report = await call()
@@ -107,16 +119,26 @@ class Powers:
         except Exception as error:  # a driver's bug: what it did is not known
             log.exception("power_failed", backend=wish.backend, ask=ask.value)
             report = PowerReport(snag=Snag.LOST, detail=f"internal error: {type(error).__name__}")
-        self._report(PowerReported(wish.backend, ask, report, launch, began_at))
+        self._tell(wish, report, began_at)
+
+    def _tell(self, wish: Wish, report: PowerReport, began_at: float) -> None:
+        launch = "" if isinstance(wish, AskPower) else wish.launch
+        self._report(PowerReported(wish.backend, _ASKS[type(wish)], report, launch, began_at))
+
+    async def _token(self, driver: Powered, wish: Wish) -> str:
+        """Make the token of a launch that carries one, stored before anybody can use it."""
+        if self._mint is None or not isinstance(wish, StartBackend):
+            return ""
+        carries = getattr(driver, "carries_token", False)
+        return await self._mint(wish.backend, wish.launch) if carries else ""
 
 
-def _call(driver: Powered, wish: Wish) -> tuple[Ask, str, Callable[[], Awaitable[PowerReport]]]:
-    given: tuple[Ask, str, Callable[[], Any]]
+def _call(
+    driver: Powered, wish: Wish, token: str
+) -> tuple[Ask, Callable[[], Awaitable[PowerReport]]]:
     if isinstance(wish, StartBackend):
-        launch = Launch(wish.launch, wish.max_run_s)
-        given = Ask.START, wish.launch, lambda: driver.start(launch)
-    elif isinstance(wish, StopBackend):
-        given = Ask.STOP, wish.launch, lambda: driver.stop(wish.launch)
-    else:
-        given = Ask.STATUS, "", driver.status
-    return given
+        launch = Launch(wish.launch, wish.max_run_s, token)
+        return Ask.START, lambda: driver.start(launch)
+    if isinstance(wish, StopBackend):
+        return Ask.STOP, lambda: driver.stop(wish.launch)
+    return Ask.STATUS, driver.status

@@ -128,7 +128,10 @@ def save_turn(connection: Connection, turn: Turn, now: Now, audit: Audit | None)
     incidents = [rows.INCIDENT.row(incident) for incident in turn.incidents.values()]
     upsert(connection, rows.INCIDENT.table, incidents)
     upsert(connection, rows.NOTICE.table, [rows.NOTICE.row(n) for n in turn.notices.values()])
-    upsert(connection, rows.TOKEN.table, [rows.TOKEN.row(t) for t in turn.tokens.values()])
+    tokens = [rows.TOKEN.row(token) for token in turn.tokens.values() if token is not None]
+    upsert(connection, rows.TOKEN.table, tokens)
+    gone = [ident for ident, token in turn.tokens.items() if token is None]
+    _remove(connection, rows.TOKEN.table, "id", gone)
     upsert(connection, rows.PAST.table, [rows.PAST.row(session) for session in turn.past])
     _save_meters(connection, turn)
     _log(connection, turn.entries, now, audit)

@@ -11,7 +11,8 @@ from __future__ import annotations
 from sqlalchemy import Column, Index, Integer, MetaData, Text
 from sqlmodel import Field, SQLModel
 
-REVISIONS = ("0001", "0002", "0003")  # oldest first; the last is the one this aion reads and writes
+# Oldest first; the last is the one this aion reads and writes.
+REVISIONS = ("0001", "0002", "0003", "0004")
 HEAD = REVISIONS[-1]
 
 NAMES = {
@@ -85,6 +86,8 @@ class TokenRow(Row, table=True):
     created_at: float
     by: str
     revoked_at: float | None
+    launch: str = Field(default="", sa_column_kwargs={"server_default": ""})
+    spent_at: float | None
 
 
 class PastSessionRow(Row, table=True):

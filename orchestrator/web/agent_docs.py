@@ -52,7 +52,7 @@ def router() -> APIRouter:
 
     @routes.post("/register", status_code=201)
     async def register(body: Registration) -> Registered:  # noqa: ARG001 - described, not run
-        """Say where a backend is; one of its tokens is needed."""
+        """Say where a backend is; one of its tokens is needed, or that of its live session."""
         _unreached()
 
     @routes.post("/sessions/{id}/heartbeat")

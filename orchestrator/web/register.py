@@ -19,7 +19,6 @@ from pydantic import AwareDatetime, Field
 
 from orchestrator.core.addresses import LONGEST_URL, why_not_url
 from orchestrator.core.durations import spoken
-from orchestrator.core.lives import Token
 from orchestrator.core.registry import Register
 from orchestrator.core.sessions import current
 from orchestrator.edge.queries import Audit
@@ -28,7 +27,7 @@ from orchestrator.web.carrier import RegisterSettings, WebSettings
 from orchestrator.web.clients import client_of
 from orchestrator.web.discovery import matches
 from orchestrator.web.gate import bearer, headers_of
-from orchestrator.web.live import Live, digest
+from orchestrator.web.live import Live, Permit, digest
 from orchestrator.web.ports import LoopPort, Receive, Scope, Send
 from orchestrator.web.problems import (
     NOSNIFF,
@@ -73,7 +72,7 @@ class Registration(Said):
 
 
 class RegisterLock:
-    """Opens for every valid token of a backend."""
+    """Opens for every valid token of a backend, and for that of its session that lives."""
 
     missing = "a registration needs the backend's token; aion token new BACKEND makes one"
     wrong = "this token lets no backend register: it is wrong or revoked"
@@ -87,7 +86,7 @@ class RegisterLock:
 
     def opens(self, scope: Scope) -> bool:
         """Whether the request carries a valid token."""
-        return self._live.token(bearer(scope)) is not None
+        return self._live.permit(bearer(scope)) is not None
 
 
 class Registrar:
@@ -120,19 +119,19 @@ class Registrar:
             if scope["method"] != "POST":
                 raise method_not_allowed("POST")
             body = await body_of(scope, receive, BODY)
-            token = self._live.token(bearer(scope))
+            permit = self._live.permit(bearer(scope))
             if body is None:
                 return
-            if token is None:  # revoked while the body came
+            if permit is None:  # revoked while the body came
                 raise _revoked()
-            answer = await self._register(token, parsed(Registration, body), client_of(scope))
+            answer = await self._register(permit, parsed(Registration, body), client_of(scope))
         except Problem as problem:
             await send_problem(send, problem)
             return
         await respond(send, 201, JSON, json.dumps(answer).encode())
 
-    async def _register(self, token: Token, said: Registration, whence: str) -> dict[str, Any]:
-        name = self._backend(token, said)
+    async def _register(self, permit: Permit, said: Registration, whence: str) -> dict[str, Any]:
+        name = self._backend(permit, said)
         settings = self._hosts.get(name, RegisterSettings())
         private = settings.allow_private
         if why := why_not_url(said.url, settings.allow_hosts, allow_private=private):
@@ -144,7 +143,8 @@ class Registrar:
             backend=name,
             session=ident,
             secret=digest(secret.encode()),
-            token=token.id,
+            token=permit.token,
+            holder=permit.holder,
             url=said.url,
             age_s=age_s,
             models=tuple(said.models),
@@ -152,7 +152,7 @@ class Registrar:
             gpu_memory_mb=said.gpu.memory_mb if said.gpu else None,
             agent=said.agent,
         )
-        await self._give(command, token, whence)
+        await self._give(command, whence)
         state = self._loop.fleet.backends.get(name)
         session = current(state, ident) if state is not None else None
         ends_at = session.ends_at if session is not None else None
@@ -166,9 +166,9 @@ class Registrar:
             "client_keys": self.keys(name),
         }
 
-    def _backend(self, token: Token, said: Registration) -> str:
+    def _backend(self, permit: Permit, said: Registration) -> str:
         """Hold the backend it names against its token."""
-        if token.backend != said.backend:
+        if permit.backend != said.backend:
             raise Problem(403, "other_backend", "this token is another backend's")
         spec = self._loop.fleet.config.backends.get(said.backend)
         if spec is None:
@@ -197,7 +197,7 @@ class Registrar:
             raise Problem(429, "too_often", text, headers={"retry-after": str(max(1, wait_s))})
         lately.append(at)
 
-    async def _give(self, command: Register, token: Token, whence: str) -> None:
+    async def _give(self, command: Register, whence: str) -> None:
         audit = Audit(key=None, who=f"backend:{command.backend}", whence=whence)
         try:
             answer = await self._loop.command(command, audit)
@@ -205,7 +205,7 @@ class Registrar:
             raise of_error(error) from error
         if answer.problem is None:
             return
-        known = self._loop.fleet.tokens.get(token.id)
+        known = self._loop.fleet.tokens.get(command.token)
         if known is None or known.revoked_at is not None:
             raise _revoked()
         raise Problem(403 if answer.problem == "unknown" else 409, answer.problem, answer.text)

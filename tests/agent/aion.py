@@ -51,6 +51,8 @@ class Aion:
         self.acknowledged = {}
         self.over = set()
         self.refusal = None
+        self.once = False  # its token is that of one launch: it opens but one session
+        self.tokens = []
         self.trouble = []  # statuses (or (status, Retry-After)) to answer registrations with first
         self.lock = threading.RLock()
         self.port = 0
@@ -99,7 +101,9 @@ class Aion:
     def register(self, token, body):
         if self.trouble:
             return self.trouble.pop(0), {"title": "not now", "status": 503}
-        if token != TOKEN:
+        self.tokens.append(token)
+        held = [one for ident, one in self.sessions.items() if ident not in self.over]
+        if token not in (TOKEN, *held) or (token == TOKEN and self.once and self.registrations):
             return 401, {"title": "token", "detail": "the token is wrong", "status": 401}
         if self.refusal:
             status, detail = self.refusal

@@ -6,6 +6,7 @@ import time  # noqa: TID251
 
 import pytest
 
+from tests.agent.aion import TOKEN
 from tests.agent.kit import alive, free_port, until
 
 
@@ -138,3 +139,15 @@ def test_an_address_where_somebody_else_answers_is_not_ready(world):
     # The same address as the other's: what answers there is not this agent.
     agent = world.agent(engine_url=world.engine(), url=other.url, state=world.folder / "elsewhere")
     until(lambda: "somebody else answers" in agent.said(), "it is said")
+
+
+def test_a_new_address_is_registered_with_the_session_s_own_token(world, cloudflared):
+    world.aion.once = True  # as the token of a launch is: it would open no second session
+    agent = world.agent(engine_url=world.engine(), tunnel="cloudflared")
+    world.ready()
+    first = world.aion.sessions["s1"]
+    os.kill(world.pids("cloudflared")[0], signal.SIGKILL)
+    until(lambda: len(world.aion.registrations) == 2, "a second registration")
+    world.ready()
+    assert world.aion.tokens == [TOKEN, first]
+    assert first not in agent.said()

@@ -159,4 +159,5 @@ def restarted(world: World, seconds: float = 5.0) -> World:
         services=fleet.services,
         incidents=fleet.incidents,
         outbox=fleet.outbox,
+        tokens=fleet.tokens,
     )

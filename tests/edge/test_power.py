@@ -1,9 +1,11 @@
 """Carrying out starts and stops: one at a time for each backend, and whatever happens is reported."""
 
 import asyncio
+import hashlib
 
 import pytest
 
+from orchestrator.core.events import Answer, Turn
 from orchestrator.core.lives import PowerPhase
 from orchestrator.core.powering import (
     Ask,
@@ -13,7 +15,10 @@ from orchestrator.core.powering import (
     StartBackend,
     StopBackend,
 )
+from orchestrator.edge.clock import SeededRandom
+from orchestrator.edge.launching import Minter, NotMinted
 from orchestrator.edge.power import Powers, powered
+from orchestrator.errors import StoreFull
 from tests.backends.worlds import HandClock
 
 START, STOP, ASK = StartBackend("vm", "l1", 60.0), StopBackend("vm", "l1"), AskPower("vm")
@@ -182,5 +187,80 @@ def test_when_the_daemon_ends_nothing_is_said_of_what_was_under_way():
 def test_what_can_be_started_is_known_by_its_verbs(thing, can):
     async def story():
         assert (powered(thing()) is not None) is can
+
+    asyncio.run(story())
+
+
+# ── launches that carry a token ─────────────────────────────────────────────────────────────────
+
+
+class Carrying(Provider):
+    """A provider whose launches carry a token."""
+
+    carries_token = True
+
+    async def start(self, launch):
+        return await self._answer(f"start {launch.label} {launch.token}")
+
+
+def test_a_launch_gets_its_token_before_its_provider_is_asked_and_nothing_else_does():
+    minted = []
+
+    async def mint(backend, launch):
+        minted.append((backend, launch))
+        return "t0ken"
+
+    async def story():
+        bench = Bench(mint=mint)
+        bench.powers.add("vm", carrying := Carrying())
+        for wish in (START, ASK, STOP):
+            bench.powers.carry(wish)
+            await bench.done(len(bench.told) + 1)
+        assert carrying.asked == ["start l1 t0ken", "status", "stop l1"]
+        assert minted == [("vm", "l1")]
+        bench.powers.add("vm", bench.provider)
+        bench.powers.carry(START)
+        await bench.done(4)
+        assert minted == [("vm", "l1")]
+
+    asyncio.run(story())
+
+
+def test_what_gets_no_token_is_not_started_and_that_is_said():
+    async def mint(_backend, _launch):
+        raise StoreFull("the disk is full")
+
+    async def story():
+        bench = Bench(mint=mint)
+        bench.powers.add("vm", carrying := Carrying())
+        bench.powers.carry(START)
+        await bench.done(1)
+        assert carrying.asked == []
+        [told] = bench.told
+        assert (told.ask, told.launch) == (Ask.START, "l1")
+        assert told.report.snag is Snag.TRANSIENT
+        assert "disk is full" in told.report.detail
+
+    asyncio.run(story())
+
+
+def test_only_the_hash_of_a_launch_s_token_is_handed_in_and_a_refusal_is_one():
+    events = []
+
+    async def committed(event):
+        events.append(event)
+        return Turn(answer=None if len(events) == 1 else Answer("it is over", "conflict"))
+
+    async def story():
+        mint = Minter(committed, SeededRandom(1))
+        token = await mint("vm", "l1")
+        assert len(bytes.fromhex(token)) == 32
+        [event] = events
+        assert event.secret == hashlib.sha256(token.encode()).hexdigest()
+        assert event.id == event.secret[:12]
+        assert token not in repr(event)
+        assert (event.backend, event.launch) == ("vm", "l1")
+        with pytest.raises(NotMinted, match="it is over"):
+            await mint("vm", "l1")
 
     asyncio.run(story())

@@ -140,7 +140,7 @@ def test_a_session_nobody_knows_is_told_to_register_anew():
         agent.id = "0" * 32
         refused(await agent.beats(), 404, "register anew")
         refused(await agent.leaves(), 404)
-        for path in ("/sessions", "/sessions/", "/sessions/x/heartbeat", "/sessions/../register"):
+        for path in ("/sessions", "/sessions/", "/sessions/x/heartbeat"):
             answer = await site.client.post(path, headers=agent.headers)
             assert answer.status_code in (401, 404), path
 

@@ -22,7 +22,9 @@ from notebooks import (
 from webkit import START, TOKEN, Site
 
 from orchestrator.core.events import Reconfigured
-from orchestrator.core.registry import RevokeTokens
+from orchestrator.core.lives import PowerPhase
+from orchestrator.core.powering import Ask, PowerReport, PowerReported, Start
+from orchestrator.core.registry import MintLaunchToken, RevokeTokens
 from orchestrator.errors import Overloaded, StoreFull
 from orchestrator.web.carrier import RegisterSettings
 
@@ -322,3 +324,52 @@ def test_no_secret_of_a_token_is_kept_or_logged():
             assert hashlib.sha256(secret.encode()).hexdigest() not in shown
 
     begin(test)
+
+
+# ── who holds a session, and launches ───────────────────────────────────────────────────────────
+
+
+def test_a_session_that_lives_registers_anew_with_its_own_token_and_no_other_does():
+    async def test(site: Site) -> None:
+        first = await Agent.of(site)
+        first.proves()
+        moved = {"url": "https://slow-hare.trycloudflare.com"}
+        refused(await register(site, first.told["token"], backend="kaggle"), 403, "another")
+        again = await register(site, first.told["token"], **moved)
+        assert again.status_code == 201
+        state = site.stand.fleet.backends["colab"]
+        assert (state.session.id, state.pending.id) == (first.id, again.json()["session"])
+        assert state.pending.token == state.session.token
+        second = Agent(site, again.json())
+        second.proves()
+        refused(await register(site, first.told["token"], **moved), 401)
+        site.stand.feed(RevokeTokens(backend="colab"))
+        refused(await register(site, second.told["token"]), 401)
+
+    begin(test)
+
+
+def test_the_token_of_a_launch_registers_until_its_session_serves():
+    config = fleet()
+    started = replace(config.backends["kaggle"], powered=True)
+    config = replace(config, backends={**config.backends, "kaggle": started})
+    token = "launch-token-0123456789abcdef"
+
+    async def test(site: Site) -> None:
+        site.stand.feed(PowerReported("kaggle", Ask.STATUS, PowerReport(PowerPhase.OFF)))
+        site.stand.feed(Start("kaggle"))
+        launch = site.stand.fleet.backends["kaggle"].power.launch
+        refused(await register(site, token, backend="kaggle"), 401)
+        site.stand.feed(MintLaunchToken("t1", "kaggle", sha(token), launch))
+        refused(await register(site, token), 403, "another backend")
+        first = await Agent.of(site, token, backend="kaggle")
+        second = await Agent.of(site, token, backend="kaggle")
+        assert site.stand.fleet.backends["kaggle"].pending.id == second.id != first.id
+        second.proves("kaggle")
+        refused(await register(site, token, backend="kaggle"), 401)
+        assert (await register(site, second.told["token"], backend="kaggle")).status_code == 201
+        shown = (await site.client.get("/api/tokens", headers=bearer(TOKEN))).json()
+        mine = next(one for one in shown if one["id"] == "t1")
+        assert (mine["by"], mine["revoked_at"]) == (f"launch {launch}", None)
+
+    begin(test, config=config)
