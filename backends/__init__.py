@@ -14,12 +14,13 @@ KINDS: Final[dict[str, str]] = {
     "api": "backends.api",
     "notebook": "backends.notebook",
     "command": "backends.command",
+    "gce": "backends.gce",
     "runpod": "backends.runpod",
     "vast": "backends.vast",
     "fake": "backends.fake",
 }
 
-PLANNED: Final[frozenset[str]] = frozenset({"kaggle", "gce", "libcloud", "colab"})
+PLANNED: Final[frozenset[str]] = frozenset({"kaggle", "libcloud", "colab"})
 """Kinds that a later version brings: named so that a configuration that uses them is told so."""
 
 ENGINES: Final[tuple[str, ...]] = (
@@ -41,7 +42,7 @@ ENGINES: Final[tuple[str, ...]] = (
 REGISTERS: Final[frozenset[str]] = frozenset({"notebook"})
 """Kinds whose address arrives with a session."""
 
-POWERED: Final[frozenset[str]] = frozenset({"command", "runpod", "vast"})
+POWERED: Final[frozenset[str]] = frozenset({"command", "gce", "runpod", "vast"})
 """Kinds whose drivers do what `backends.base.Powered` says."""
 
 CANARYLESS: Final[frozenset[str]] = frozenset({"http", "tcp"})

@@ -102,6 +102,11 @@ def plan(
             "url": "http://10.0.0.5:8080",
             "commands": dict.fromkeys(("start", "stop", "status"), ("/bin/true",)),
         },
+        "gce": {
+            "url": "http://10.0.0.5:8080",
+            "project": "my-project",
+            "instance": "europe-west4-a/gpu-1",
+        },
         "runpod": {"url": "http://10.0.0.5:8080", "api_key": {"credential": "k"}, "pod": "pod1"},
         "vast": {"url": "http://10.0.0.5:8080", "api_key": {"credential": "k"}, "instance": 7},
     }

@@ -16,7 +16,7 @@ from tests.backends.worlds import SESSION, HandClock, TableHttp, driver, plan, r
 LIST = {"object": "list", "data": [{"id": "theirs"}]}
 DONE = {"choices": [{"index": 0, "message": {"role": "assistant", "content": ""}}]}
 POLICY = HealthPolicy(timeout_s=0.05, canary_timeout_s=0.05)
-RENTED = ("runpod", "vast")
+RENTED = ("gce", "runpod", "vast")
 SITUATIONS = ("well", "refused", "denied", "throttled", "broken", "strange", "page")
 VERDICTS = {
     "well": Verdict.OK,

@@ -192,6 +192,12 @@ KINDS: dict[str, Kind] = {
     "fake": Kind(
         fake, start=REFUSED | {Snag.LOST}, status=frozenset(), stop=frozenset(), limits=False
     ),
+    "gce": Kind(
+        "tests.backends.gce_world:powered",
+        start=REFUSED | {Snag.LOST},
+        status=frozenset({Snag.DENIED, Snag.TRANSIENT, Snag.LOST}),
+        stop=frozenset({Snag.DENIED, Snag.TRANSIENT, Snag.LOST}),
+    ),
     "runpod": Kind(
         "tests.standins.runpod:contract",
         start=REFUSED | {Snag.LOST},

@@ -1,0 +1,328 @@
+"""Google Compute Engine through its own client library. Imported by `gce_child` only: 100 MB.
+
+Every request is made once (`retry=None`): what may be repeated is decided by who knows the state.
+Operations are waited for through a client of our own, since the one that comes with an operation
+forgets the configured address and would ask Google itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from typing import Any, Final
+
+import google.auth
+import google.auth.exceptions
+import requests.exceptions
+from google.api_core import exceptions
+from google.api_core.client_options import ClientOptions
+from google.oauth2 import service_account
+from google.protobuf.json_format import ParseError
+
+from backends import gce_words
+from backends.gce_words import LABEL, Machine, Trouble
+from orchestrator.core.powering import Snag
+
+# Its 160,000 generated lines are not for the type checker.
+gce: Any = import_module("google.cloud.compute_v1")
+SCOPES: Final = ("https://www.googleapis.com/auth/compute",)
+READ_S, WRITE_S, SETTLE_S = 15.0, 25.0, 20.0
+PREEMPTED: Final = "compute.instances.preempted"
+
+
+def credentials(account: str) -> Any:
+    """Read a service account's key; without one, what this machine has of its own."""
+    try:
+        if not account:
+            return google.auth.default(scopes=SCOPES)[0]
+        kind: Any = service_account.Credentials
+        return kind.from_service_account_info(json.loads(account), scopes=SCOPES)
+    except google.auth.exceptions.GoogleAuthError:
+        text = "no credential: set `account`, or run where Google gives one"
+        raise Trouble(Snag.DENIED, text) from None
+    except (ValueError, TypeError, KeyError, AttributeError):
+        text = "`account` is not the JSON key of a service account"
+        raise Trouble(Snag.DENIED, text) from None
+
+
+class Compute:
+    """One project, as far as one machine needs it. Whatever goes wrong is a `Trouble`."""
+
+    def __init__(self, project: str, account: str, api: str) -> None:
+        self.project = project
+        self._given = {
+            "credentials": credentials(account),
+            "client_options": ClientOptions(api_endpoint=api),
+        }
+        self._clients: dict[type, Any] = {}
+
+    def _client(self, kind: type) -> Any:
+        if kind not in self._clients:
+            self._clients[kind] = kind(**self._given)
+        return self._clients[kind]
+
+    def _ask(
+        self, call: Callable[..., Any], *, writes: bool, timeout_s: float, **request: Any
+    ) -> Any:
+        try:
+            given = {"project": self.project, **request}
+            return call(request=given, timeout=timeout_s, retry=None)
+        except exceptions.GoogleAPICallError as error:
+            raise _read(error, writes=writes) from None
+        except google.auth.exceptions.TransportError:
+            raise Trouble(Snag.TRANSIENT, "the credential's own server does not answer") from None
+        except google.auth.exceptions.GoogleAuthError as error:
+            text = error.args[0] if error.args else type(error).__name__
+            raise Trouble(Snag.DENIED, f"the credential is refused: {text}") from None
+        except (requests.exceptions.RequestException, ParseError, ValueError) as error:
+            sent = not _never_sent(error)
+            how = "no answer that could be read" if sent else "it could not be reached"
+            snag = Snag.LOST if writes and sent else Snag.TRANSIENT
+            raise Trouble(snag, f"{how} ({type(error).__name__})") from None
+
+    def _read(self, call: Callable[..., Any], **request: Any) -> Any:
+        return self._ask(call, writes=False, timeout_s=READ_S, **request)
+
+    def _write(self, call: Callable[..., Any], **request: Any) -> Any:
+        return self._ask(call, writes=True, timeout_s=WRITE_S, **request)
+
+    # ── what is there ───────────────────────────────────────────────────────────────────────────
+
+    def instance(self, zone: str, name: str) -> Any:
+        """Read one instance as Google describes it."""
+        return self._read(self._client(gce.InstancesClient).get, zone=zone, instance=name)
+
+    def labelled(self, zone: str) -> list[Machine]:
+        """List the machines of a zone that carry a label of a launch, whosever."""
+        client = self._client(gce.InstancesClient)
+        found = self._read(client.list, zone=zone, filter=f"labels.{LABEL}:*")
+        return [machine(zone, one) for one in self._pages(found)]
+
+    def _pages(self, pager: Any) -> Iterator[Any]:
+        try:  # the pages after the first are asked for here
+            yield from pager
+        except exceptions.GoogleAPICallError as error:
+            raise _read(error, writes=False) from None
+        except requests.exceptions.RequestException as error:
+            raise Trouble(Snag.TRANSIENT, f"no answer ({type(error).__name__})") from None
+
+    def last_operations(self, zone: str, link: str) -> list[Any]:
+        """List what was done to an instance, the last first."""
+        client = self._client(gce.ZoneOperationsClient)
+        pager = self._read(
+            client.list,
+            zone=zone,
+            filter=f'targetLink="{link}"',
+            order_by="creationTimestamp desc",
+            max_results=5,
+        )
+        return list(next(iter(pager.pages)).items)
+
+    def inserting(self, zone: str) -> list[str]:
+        """List the machines whose making is under way: they may not be seen yet."""
+        client = self._client(gce.ZoneOperationsClient)
+        pager = self._read(
+            client.list, zone=zone, filter='(operationType="insert") (status!="DONE")'
+        )
+        return [str(one.target_link).rpartition("/")[2] for one in self._pages(pager)]
+
+    def template(self, name: str) -> Any:
+        """Read an instance template."""
+        return self._read(self._client(gce.InstanceTemplatesClient).get, instance_template=name)
+
+    # ── what is done ────────────────────────────────────────────────────────────────────────────
+
+    def limit(self, zone: str, one: Any, seconds: int | None) -> None:
+        """Set after how long a stopped instance is stopped again by itself; None: never."""
+        wanted = gce.Scheduling(one.scheduling)
+        if seconds is None:
+            del wanted.max_run_duration
+            if wanted.provisioning_model != "SPOT":
+                del wanted.instance_termination_action
+        else:
+            wanted.max_run_duration = gce.Duration(seconds=seconds)
+            wanted.instance_termination_action = "STOP"
+        done = self._write(
+            self._client(gce.InstancesClient).set_scheduling_unary,
+            zone=zone,
+            instance=one.name,
+            scheduling_resource=wanted,
+        )
+        self.settle(zone, done)
+
+    def label(self, zone: str, one: Any, launch: str) -> None:
+        """Put the label of a launch on an instance, among those that it has."""
+        body = gce.InstancesSetLabelsRequest(
+            label_fingerprint=one.label_fingerprint, labels={**one.labels, LABEL: launch}
+        )
+        done = self._write(
+            self._client(gce.InstancesClient).set_labels_unary,
+            zone=zone,
+            instance=one.name,
+            instances_set_labels_request_resource=body,
+        )
+        self.settle(zone, done)
+
+    def start(self, zone: str, name: str) -> Any:
+        """Have a stopped instance started; returns the operation."""
+        client = self._client(gce.InstancesClient)
+        return self._write(client.start_unary, zone=zone, instance=name)
+
+    def resume(self, zone: str, name: str) -> Any:
+        """Have a suspended instance go on; returns the operation."""
+        client = self._client(gce.InstancesClient)
+        return self._write(client.resume_unary, zone=zone, instance=name)
+
+    def stop(self, zone: str, name: str) -> Any:
+        """Have an instance stopped; returns the operation."""
+        client = self._client(gce.InstancesClient)
+        return self._write(client.stop_unary, zone=zone, instance=name)
+
+    def delete(self, zone: str, name: str) -> Any:
+        """Have an instance deleted; returns the operation."""
+        client = self._client(gce.InstancesClient)
+        return self._write(client.delete_unary, zone=zone, instance=name)
+
+    def create(
+        self, zone: str, template: Any, name: str, seconds: int | None, *, spot: bool
+    ) -> Any:
+        """Have a machine made by a template, with the label of its launch; returns the operation.
+
+        What is given beside a template replaces the whole of that part, so the rest is repeated.
+        """
+        part = template.properties
+        scheduling = gce.Scheduling(part.scheduling)
+        if spot:
+            scheduling.provisioning_model = "SPOT"
+            scheduling.preemptible = True
+            scheduling.automatic_restart = False
+            scheduling.on_host_maintenance = "TERMINATE"
+        if seconds is not None:
+            scheduling.max_run_duration = gce.Duration(seconds=seconds)
+        if spot or seconds is not None or scheduling.provisioning_model == "SPOT":
+            scheduling.instance_termination_action = "DELETE"
+        body = gce.Instance(name=name, labels={**part.labels, LABEL: name}, scheduling=scheduling)
+        return self._write(
+            self._client(gce.InstancesClient).insert_unary,
+            zone=zone,
+            source_instance_template=template.self_link,
+            instance_resource=body,
+        )
+
+    def settle(self, zone: str, operation: Any, within_s: float = SETTLE_S) -> None:
+        """Wait until a small operation is over. Raises what it failed by, or that it lasts."""
+        if not self.over(zone, operation, within_s):
+            raise Trouble(Snag.TRANSIENT, f"{operation.operation_type} takes too long")
+
+    def over(self, zone: str, operation: Any, within_s: float) -> bool:
+        """Wait for an operation, so long at most, and say whether it is over."""
+        if operation.status != gce.Operation.Status.DONE:
+            try:
+                operation = self._ask(
+                    self._client(gce.ZoneOperationsClient).wait,
+                    writes=False,
+                    timeout_s=within_s,
+                    zone=zone,
+                    operation=operation.name,
+                )
+            except Trouble:
+                return False
+        if operation.status != gce.Operation.Status.DONE:
+            return False
+        if trouble := why_failed(operation):
+            raise trouble
+        return True
+
+    # ── what may be done ────────────────────────────────────────────────────────────────────────
+
+    def may(self, zone: str, name: str, permissions: list[str]) -> set[str]:
+        """Say which of these permissions the credential has on an instance."""
+        body = gce.TestPermissionsRequest(permissions=permissions)
+        said = self._read(
+            self._client(gce.InstancesClient).test_iam_permissions,
+            zone=zone,
+            resource=name,
+            test_permissions_request_resource=body,
+        )
+        return set(said.permissions)
+
+    def may_use(self, template: str, permissions: list[str]) -> set[str]:
+        """Say which of these permissions the credential has on a template."""
+        body = gce.TestPermissionsRequest(permissions=permissions)
+        said = self._read(
+            self._client(gce.InstanceTemplatesClient).test_iam_permissions,
+            resource=template,
+            test_permissions_request_resource=body,
+        )
+        return set(said.permissions)
+
+    def quotas(self, region: str | None) -> dict[str, tuple[float, float]]:
+        """Read the quotas of a region, or of all together: used and limit, by their names."""
+        if region is None:
+            said = self._read(self._client(gce.ProjectsClient).get)
+        else:
+            said = self._read(self._client(gce.RegionsClient).get, region=region)
+        return {one.metric: (one.usage, one.limit) for one in said.quotas}
+
+
+def machine(zone: str, one: Any) -> Machine:
+    """Take what matters of an instance as Google describes it."""
+    networks = list(one.network_interfaces)
+    external = [
+        found
+        for network in networks
+        for found in (
+            *(config.nat_i_p for config in network.access_configs),
+            *(config.external_ipv6 for config in network.ipv6_access_configs),
+        )
+        if found
+    ]
+    internal = [network.network_i_p for network in networks if network.network_i_p]
+    scheduling = one.scheduling
+    limited = "max_run_duration" in scheduling
+    return Machine(
+        zone,
+        one.name,
+        one.status,
+        dict(one.labels),
+        next(iter(external), ""),
+        next(iter(internal), ""),
+        scheduling.preemptible or scheduling.provisioning_model == "SPOT",
+        float(scheduling.max_run_duration.seconds) if limited else None,
+        one.self_link,
+    )
+
+
+def why_failed(operation: Any) -> Trouble | None:
+    """Say what an operation that is over failed by; None if it did not."""
+    errors = [(one.code, one.message) for one in operation.error.errors]
+    status = int(operation.http_error_status_code or 0)
+    if not errors and status < 400:  # noqa: PLR2004
+        return None
+    if not errors:
+        errors = [("", operation.http_error_message)]
+    return gce_words.failed(errors, status)
+
+
+def _read(error: exceptions.GoogleAPICallError, *, writes: bool) -> Trouble:
+    reasons = [str(one.get("reason", "")) for one in error.errors if isinstance(one, dict)]
+    reasons += [str(getattr(error, "reason", "") or "")]
+    response = error.response
+    wait = response.headers.get("retry-after", "") if response is not None else ""
+    return gce_words.refused(
+        int(error.code or 500),
+        [one for one in reasons if one],
+        str(error.message),
+        writes=writes,
+        retry_after_s=float(wait) if wait.isdigit() else None,
+    )
+
+
+def _never_sent(error: Exception) -> bool:
+    """Say whether a request certainly did not reach the other side."""
+    if isinstance(error, requests.exceptions.ConnectTimeout):
+        return True
+    inner = getattr(error.args[0], "reason", None) if error.args else None
+    name = type(inner).__name__  # urllib3's own, which is not ours to import
+    return name in {"NewConnectionError", "NameResolutionError", "ConnectTimeoutError"}
