@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from orchestrator.core import health as rules
-from orchestrator.core.choice import Candidate
+from orchestrator.core import whereabouts
+from orchestrator.core.choice import Candidate, Rank
 from orchestrator.core.draft import Draft
 from orchestrator.core.durations import spoken
 from orchestrator.core.events import Deliver, Reconcile
@@ -23,8 +24,10 @@ from orchestrator.core.model import (
     ServiceState,
     Severity,
     Target,
+    Tier,
 )
 
+TIERS = list(Tier)
 FRESH_S = 10.0  # after a start, how long a preferred backend's first word is waited for
 
 
@@ -84,7 +87,28 @@ def _barred(draft: Draft, spec: Backend, state: BackendState) -> tuple[str, bool
 def pool_of(draft: Draft, service: Service) -> list[Candidate]:
     """List a service's candidates in order of preference."""
     specs = (draft.config.backends[name] for name in service.backends)
-    return [candidate(draft, spec, service) for spec in specs]
+    pool = [candidate(draft, spec, service) for spec in specs]
+    gone = {one.name for one in pool if _let_go(draft, one.name)}
+    if not gone:
+        return pool
+    ready = [one for one in pool if one.rank is Rank.READY and one.name not in gone]
+    return [
+        replace(one, over=True) if one.name in gone and _spared(draft, service, one, ready) else one
+        for one in pool
+    ]
+
+
+def _let_go(draft: Draft, name: str) -> bool:
+    """Say whether the hours in which it should have been on are over."""
+    power = draft.backend(name).power
+    return power is not None and power.in_hours is False
+
+
+def _spared(draft: Draft, service: Service, one: Candidate, ready: list[Candidate]) -> bool:
+    """Say whether others that cost no more make it needless. What the operator wants goes first."""
+    state, price = draft.service(service.name), TIERS.index(one.tier)
+    wished = state.hold_until is not None or (state.pin and state.pin.backend == one.name)
+    return not wished and any(TIERS.index(each.tier) <= price for each in ready)
 
 
 def resets(state: BackendState, at: float) -> list[float]:
@@ -107,7 +131,9 @@ def targets(draft: Draft, service: Service, active: str | None) -> tuple[Target,
     if service.dns is None:
         return ()
     spec = draft.config.backends.get(active or "")
-    return (spec.targets if spec is not None else ()) or service.dns.gateway
+    if spec is None:
+        return service.dns.gateway
+    return whereabouts.own(spec, draft.backend(spec.name).power) or service.dns.gateway
 
 
 def assign(

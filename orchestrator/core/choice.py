@@ -35,7 +35,8 @@ class Candidate:
 
     `barred`: why it cannot serve although it lives, or "". `ok_since`: start of unbroken health.
     `wait_s`: how long that health must have lasted before a voluntary move to it. `fresh`: nothing
-    was heard of it yet and it is too early to give up waiting.
+    was heard of it yet and it is too early to give up waiting. `over`: the hours in which it should
+    be on are over, and one that costs no more is up.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Candidate:
     wait_s: float = 300.0
     flapping: bool = False
     fresh: bool = False
+    over: bool = False
 
     @property
     def rank(self) -> Rank:
@@ -59,7 +61,7 @@ class Candidate:
             return Rank.UNDECIDED
         if self.health not in (Health.UP, Health.DEGRADED):
             return Rank.CANNOT
-        if self.drained or self.ending:
+        if self.drained or self.ending or self.over:
             return Rank.LAST
         return Rank.RESERVE if self.suspect or self.health is Health.DEGRADED else Rank.READY
 
@@ -158,6 +160,8 @@ def trouble(one: Candidate) -> str:
         return f"{one.name} is drained"
     if one.ending:
         return f"{one.name} is about to end"
+    if one.over:
+        return f"the hours of {one.name} are over"
     if one.suspect:
         return f"{one.name} is suspect: its agent is silent"
     words = {Health.UP: "is up", Health.UNKNOWN: "has not been looked at yet"}

@@ -12,6 +12,7 @@ from orchestrator.core.health import ALIVE
 from orchestrator.core.lives import PowerPhase, Session
 from orchestrator.core.meters import MeterSpec, Unit
 from orchestrator.core.model import Backend, BackendState, Fleet, Health, Now, Tier
+from orchestrator.core.onhours import spans
 from orchestrator.core.purses import Draws, draws_of, hours_left
 from orchestrator.core.spans import Span
 
@@ -35,7 +36,8 @@ class Cover:
     `there`: when it is up without anybody's doing, None for never. `free_at`: before this a start
     makes no sense. `warm`: it is on, so the first start costs no time. `takes_s`: from being asked
     for to being up. `lasts_s`: one session, None without end. `url`: what a human opens. `why_not`:
-    why starting it is of no use, or ""; `reason`: why else it is not there.
+    why starting it is of no use, or ""; `reason`: why else it is not there. `hours`: when a machine
+    has it on, whoever needs it.
     """
 
     backend: str
@@ -53,6 +55,7 @@ class Cover:
     why_not: str = ""
     reason: str = ""
     hours_left: float = math.inf
+    hours: tuple[Span, ...] = ()
 
     @property
     def turn(self) -> tuple[int, bool, float, int, str]:
@@ -116,9 +119,18 @@ def _cover(fleet: Fleet, spec: Backend, now: Now, ends: float) -> Cover:
         usd_per_hour=price_of(config.meters.values(), spec.name),
         url=spec.restart_url or "",
         why_not=why_not,
+        hours=_hours(spec, config.timezone, now.wall, ends) if means is Means.MACHINE else (),
         hours_left=hours_left(config.meters, meters, spec.name, now.wall),
         reason="only the operator starts it" if spec.powered else state.reason,
     )
+
+
+def _hours(spec: Backend, zone: str, begins: float, ends: float) -> tuple[Span, ...]:
+    """List when it should be on by its hours, as far as the plan goes."""
+    if spec.on_hours is None:
+        return ()
+    found = spans(spec.on_hours, zone, begins, ends)
+    return tuple((max(begins, since), min(ends, until)) for since, until in found)
 
 
 def means_of(spec: Backend) -> Means:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from orchestrator.core import metering
@@ -20,11 +20,14 @@ from orchestrator.core.durations import spoken
 from orchestrator.core.health import ALIVE
 from orchestrator.core.lives import Power, PowerPhase
 from orchestrator.core.model import Backend, BackendState, Health, Service, Tier
+from orchestrator.core.onhours import until
+from orchestrator.core.queueing import overdue
 
 BOOT_S = 300.0  # how long a start takes, as long as none is known
 COMING_S = 900.0  # what loads for longer than this is not coming
 UNSEEN_S = 60.0  # what nobody looked at yet is waited for
 SOON_S = 300.0  # a cool-down that ends sooner is waited for
+BY_HOURS = "these are its hours"
 TIERS = list(Tier)
 UNDER_WAY = (PowerPhase.STARTING, PowerPhase.ON)
 
@@ -137,7 +140,7 @@ def _coming(draft: Draft, spec: Backend, state: BackendState) -> bool:
     if state.denied or exhausted(state, draft.at):
         return False
     if spec.powered and starting(state):
-        return True
+        return not overdue(state, draft.at)
     if state.cooldown_until is not None and state.cooldown_until > draft.at:
         return state.health in ALIVE and state.cooldown_until - draft.at <= SOON_S
     patience_s = {
@@ -176,12 +179,13 @@ def uncovered(
 
 
 def next_start(draft: Draft, services: Iterable[str]) -> tuple[str, str] | None:
-    """Name the one to be started now, and why: of what the services need, the cheapest.
+    """Name the one to be started now, and why: the cheapest needed, else one whose hours these are.
 
-    One at a time, over all of them. A start that takes longer than nine of ten of its own holds up
+    One at a time, over all services. A start that takes longer than nine of ten of its own holds up
     those no more that it would not help.
     """
-    found = [one for name in services if (one := to_start(draft, name)) is not None]
+    needed = [one for name in services if (one := to_start(draft, name)) is not None]
+    found = needed or [(name, BY_HOURS) for name in _due(draft)]
     return min(found, key=lambda one: _place(draft, one[0]), default=None)
 
 
@@ -190,23 +194,47 @@ def _place(draft: Draft, name: str) -> tuple[int, int, str]:
     return TIERS.index(spec.tier), spec.priority, name
 
 
-def _under_way(draft: Draft, service: Service) -> bool:
-    """Say whether a start is under way that this service has to wait for."""
+def _under_way(draft: Draft, members: Collection[str]) -> bool:
+    """Say whether a start is under way that these have to wait for."""
     for name, spec in draft.config.backends.items():
         state = draft.backend(name)
         if not spec.powered or not starting(state) or state.power is None:
             continue
+        if overdue(state, draft.at):
+            continue
         began = state.power.launched_at if state.power.launched_at is not None else draft.at
-        if name in service.backends or draft.at - began < boot_s(state):
+        if name in members or draft.at - began < boot_s(state):
             return True
     return False
+
+
+def on_until(draft: Draft, name: str) -> float | None:
+    """Say until when (wall) a backend should be on by its hours, if it should be now."""
+    spec = draft.config.backends[name]
+    if spec.on_hours is None or not spec.auto_start or draft.backend(name).drained:
+        return None
+    return until(spec.on_hours, draft.config.timezone, draft.now.wall)
+
+
+def _due(draft: Draft) -> list[str]:
+    """List those that should be on by their hours, may be started, and would be up in time."""
+    found = []
+    for name, spec in draft.config.backends.items():
+        ends = on_until(draft, name) if spec.on_hours is not None else None
+        if ends is None or ends - draft.now.wall <= boot_s(draft.backend(name)):
+            continue
+        pools = (draft.config.services[one] for one in draft.pools.get(name, ()))
+        beside = {one for service in pools for one in service.backends}
+        if startable(draft, name) and not _under_way(draft, beside):
+            found.append(name)
+    return found
 
 
 def to_start(draft: Draft, service_name: str) -> tuple[str, str] | None:
     """Name the one to be started for this service now, and why; None if nobody is."""
     service, state = draft.config.services[service_name], draft.service(service_name)
     members = [name for name in service.backends if draft.config.backends[name].powered]
-    if _under_way(draft, service):
+    if _under_way(draft, service.backends):
         return None
     able = [name for name in members if startable(draft, name)]
     if state.pin is not None and state.pin.hard:
@@ -230,6 +258,8 @@ def wanted(draft: Draft, name: str) -> bool:
     """Say whether a running backend has work, or is about to."""
     session = draft.backend(name).session
     if session is not None and session.busy:
+        return True
+    if on_until(draft, name) is not None:
         return True
     return any(_wanted_by(draft, service, name) for service in draft.pools.get(name, ()))
 

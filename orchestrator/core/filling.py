@@ -20,6 +20,7 @@ WORTH_A_BOOT_S = 600.0  # nothing that runs out is started for less than this �
 WORTH_A_HUMAN_S = 900.0  # … and nobody is asked to start something for a shorter gap
 MOST_RUNS = 400  # of one backend in one plan
 ENDS, SPENT = "its session ends", "what it may use is spent"
+HOURS_OVER = "its hours are over"
 UNNEEDED, SUPERSEDED = "it is not needed any more", "a new session takes over"
 
 
@@ -38,6 +39,11 @@ class Run:
     by_hand: bool = False
     why_over: str = ""
     needed_at: float = 0.0
+
+    @property
+    def began(self) -> float:
+        """When it is on from, whether it answers yet or not."""
+        return self.up_at if self.asked_at is None else self.asked_at
 
 
 @dataclass(slots=True, eq=False)
@@ -69,6 +75,19 @@ class Starter:
             self.runs.append(Run(self.cover.backend, begins, ends, why_over=why))
             self.purses.take(self.cover.draws, begins, ends)
 
+    def keeps_hours(self) -> None:
+        """Take the runs of the hours in which it should be on, whoever needs it."""
+        cover = self.cover
+        for begins, until in cover.hours:
+            at = max(begins, cover.free_at, self.runs[-1].ends_at if self.runs else 0.0)
+            while until - at > cover.takes_s and len(self.runs) < MOST_RUNS:
+                run = self._by_machine(at, until, at_once=True)
+                if run is None:
+                    break
+                why = HOURS_OVER if run.why_over == UNNEEDED else run.why_over
+                self.accept(replace(run, why_over=why))
+                at = run.ends_at
+
     def offer(self, at: float, ends: float) -> Run | None:
         """Say which run could cover `at`, or what comes soonest after it; None: none can."""
         if len(self.runs) >= MOST_RUNS or self.cover.means is Means.NOBODY:
@@ -79,24 +98,34 @@ class Starter:
 
     def accept(self, run: Run) -> None:
         """Do what was offered."""
-        last = self.runs[-1] if self.runs else None
         draws = self.cover.draws
-        if last is not None and last.up_at == run.up_at:  # kept
-            self.purses.take(draws, last.ends_at, run.ends_at)
-            self.runs[-1] = run
-            return
+        for number, one in enumerate(self.runs):
+            if one.up_at == run.up_at:  # kept
+                self.purses.take(draws, one.ends_at, run.ends_at)
+                self.runs[number] = run
+                self._joined(run)
+                return
+        last = self.runs[-1] if self.by_hand and self.runs else None
         if last is not None and run.up_at < last.ends_at:
             self.purses.give(draws, run.up_at, last.ends_at)
             self.runs[-1] = replace(last, ends_at=run.up_at, why_over=SUPERSEDED)
         begins = run.up_at if self.by_hand or run.asked_at is None else run.asked_at
         self.purses.take(draws, begins, run.ends_at)
         self.runs.append(run)
+        self.runs.sort(key=lambda one: one.up_at)
+        self._joined(run)
+
+    def _joined(self, run: Run) -> None:
+        """Let one that goes on until its hours begin go on in them: it boots no more."""
+        for number, one in enumerate(self.runs):
+            if one.asked_at == run.ends_at:
+                self.runs[number] = replace(one, up_at=run.ends_at)
 
     # ── by machine ──────────────────────────────────────────────────────────────────────────────
 
     def _kept(self, at: float, ends: float) -> Run | None:
         """Keep the last run for a gap that comes so soon that stopping it would not pay."""
-        last = self.runs[-1] if self.runs else None
+        last, ends = self._before(at), self._free_until(at, ends)
         if last is None or last.asked_at is None:
             return None
         idle_s = at - last.ends_at
@@ -107,11 +136,22 @@ class Starter:
             return None
         return replace(last, ends_at=until, why_over=self._why(last.asked_at, until, ends))
 
-    def _by_machine(self, at: float, ends: float) -> Run | None:
-        cover = self.cover
-        takes_s = 0.0 if cover.warm and not self.runs else cover.takes_s
-        earliest = max(self.runs[-1].ends_at, cover.free_at) if self.runs else cover.free_at
-        asked = max(earliest, at - self.lead_s - takes_s)
+    def _before(self, at: float) -> Run | None:
+        """Give its last run that has begun by then."""
+        return next((one for one in reversed(self.runs) if one.began <= at), None)
+
+    def _free_until(self, at: float, ends: float) -> float:
+        """Say until when it is not yet on by its hours anyway."""
+        return min([ends, *(one.began for one in self.runs if one.began > at)])
+
+    def _by_machine(self, at: float, ends: float, *, at_once: bool = False) -> Run | None:
+        cover, last = self.cover, self._before(at)
+        ends = min(ends, self._free_until(at, ends))
+        is_on = cover.warm and last is None and (at <= cover.free_at or not at_once)
+        takes_s = 0.0 if is_on else cover.takes_s
+        earliest = cover.free_at if last is None else max(last.ends_at, cover.free_at)
+        asked = earliest if at_once else at - self.lead_s - takes_s
+        asked = max(earliest, asked, at if at_once else 0.0)
         asked = self.purses.some_from(cover.draws, asked, takes_s + WORTH_A_BOOT_S)
         if asked + takes_s >= ends:
             return None

@@ -128,7 +128,9 @@ class Power:
     `forced`: its budget is spent, so it is stopped even while we only observe. `failures` in a row;
     `retry_at`: no automatic start before. `address`: what the provider says. `why` it was started
     or stopped; `would`: what would be done if we did not only observe. `lost`: its last life had
-    begun to serve and ended by itself, too soon to be worth a start.
+    begun to serve and ended by itself, too soon to be worth a start. `in_hours`: it is on in hours
+    in which it should be; False: it was, and they are over. `queued`:
+    its provider took the start, which waits for its turn there.
     """
 
     phase: PowerPhase = PowerPhase.UNKNOWN
@@ -153,3 +155,5 @@ class Power:
     why: str = ""
     would: str = ""
     lost: bool = False
+    queued: bool = False
+    in_hours: bool | None = None

@@ -15,6 +15,7 @@ from enum import StrEnum
 
 from orchestrator.core.lives import Power, Session, Token
 from orchestrator.core.meters import MeterSpec, MeterState
+from orchestrator.core.onhours import OnHours
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +118,9 @@ class Backend:
 
     `remote`: its verdicts freeze while our own network is lost. `assignable`: it can be a service's
     active backend as the daemon is built and configured. `targets`: its own DNS records, if it has
-    any. `registers`: its address arrives with a session, which lasts `session_s`. `powered`: aion
+    any; `follows_address`: they are what its provider says while it is on. `registers`: its address arrives with a session, which lasts `session_s`. `powered`: aion
     can start and stop it; `auto_start`: it may do so by itself, and stops it after `idle_stop_s`
-    without work.
+    without work; in its `on_hours` it should be on whoever needs it.
     """
 
     name: str
@@ -132,6 +133,7 @@ class Backend:
     remote: bool = True
     assignable: bool = True
     targets: tuple[Target, ...] = ()
+    follows_address: bool = False
     restart_url: str | None = None
     warn_before_s: float = 2700.0
     drain_margin_s: float = 300.0
@@ -140,6 +142,7 @@ class Backend:
     powered: bool = False
     auto_start: bool = False
     idle_stop_s: float | None = None
+    on_hours: OnHours | None = None
     health: HealthPolicy = HealthPolicy()
 
 

@@ -135,6 +135,7 @@ def plan(fleet: Fleet, now: Now, horizon_s: float) -> Plan:
         members = [one for one in sheet.starters.values() if one.cover.tier == tier]
         for one in members:
             one.goes_on()
+            one.keeps_hours()
             _cut(sheet, one)
         fill(
             [

@@ -88,6 +88,7 @@ def watch(draft: Draft) -> None:
     for name in names:
         _keep_asking(draft, name)
         _learn(draft, name)
+        _keep_hours(draft, name)
     if not draft.world.settled:
         return
     for name in names:
@@ -127,6 +128,21 @@ def _learn(draft: Draft, name: str) -> None:
         and draft.at >= (power.retry_at or 0.0) + FORGIVEN_S
     ):
         put(draft, name, durable=True, failures=0, retry_at=None, detail="")
+
+
+def _keep_hours(draft: Draft, name: str) -> None:
+    """Note that what we started is on in its hours, and once that they are over."""
+    power = of(draft.backend(name))
+    if draft.config.backends[name].on_hours is None and power.in_hours is None:
+        return
+    inside = demand.on_until(draft, name) is not None
+    if not power.launch or power.phase not in RUNS or inside is bool(power.in_hours):
+        return
+    put(draft, name, durable=True, in_hours=inside)
+    if not inside:
+        draft.note("power_hours", name, f"{name}: its hours are over, so it is let go")
+    for service in draft.pools.get(name, ()):
+        draft.stale[service] = None
 
 
 def _up(draft: Draft, name: str, began: float) -> None:
@@ -347,6 +363,7 @@ def off(draft: Draft, name: str, **changes: Any) -> None:
         booted=False,
         stray=False,
         forced=False,
+        in_hours=None,
         **changes,
     )
     draft.touch(name)

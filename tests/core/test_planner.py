@@ -26,6 +26,7 @@ from orchestrator.core.model import (
     ServiceState,
     Tier,
 )
+from orchestrator.core.onhours import OnHours
 from orchestrator.core.planner import How, Plan, ServicePlan, plan
 from orchestrator.core.windows import Per, Window, counts_until
 
@@ -396,9 +397,34 @@ def test_operator_hours_may_cross_midnight():
     ]
 
 
+def test_in_its_hours_a_machine_is_planned_though_nobody_needs_it_and_out_of_them_by_need():
+    office = OnHours(8 * 60, 19 * 60)
+    world = fleet(colab(), machine(on_hours=office), up={"colab": 1})
+    found = planned(world, 36)
+    assert {one.backend for one in found.line} == {"colab"}, "what costs nothing is asked for"
+    beside = [(said(one.begins), said(one.ends)) for one in found.beside if one.backend == "vm"]
+    assert beside == [("Mon 09:05", "Mon 19:00"), ("Tue 08:05", "Tue 19:00")]
+    alone = planned(fleet(machine(on_hours=office)), 24)
+    assert uncovered_s(alone) == 300.0, "it boots once, and is kept on where it is needed"
+
+
+def test_a_machine_that_is_kept_on_until_its_hours_begin_boots_no_more():
+    office = OnHours(12 * 60, 19 * 60)
+    vm = machine(on_hours=office)
+    found = planned(fleet(colab(), vm, up={"colab": 2}, hours=(20 * 60, 21 * 60)), 12)
+    assert line(found) == [
+        ("Mon 09:00", "colab", "serving"),
+        ("Mon 11:00", "vm", "auto"),
+        ("Mon 12:00", "vm", "auto"),
+        ("Mon 20:10", "colab", "hand"),
+    ]
+    assert not found.gaps
+
+
 # ── every plan ──────────────────────────────────────────────────────────────────────────────────
 
 QUARTER = 900.0
+HOURS = (None, None, OnHours(8 * 60, 19 * 60), OnHours(22 * 60, 2 * 60, (0, 2, 4)))
 
 
 @st.composite
@@ -413,6 +439,8 @@ def backends(draw: st.DrawFn, name: str) -> tuple[Backend, BackendState, tuple[M
         spec = static(name, priority=priority)
     else:
         spec = kind(name, priority=priority, session_s=session_s, tier=tier)
+    if spec.powered:
+        spec = replace(spec, on_hours=draw(st.sampled_from(HOURS)))
     up = draw(st.booleans())
     health = Health.UP if up else Health.DOWN
     state = BackendState(name, health, drained=draw(st.integers(0, 9)) == 0)
