@@ -26,8 +26,8 @@ from jobs.backup.codec import Coded
 from jobs.backup.dump import fingerprint, kinds, publish, reread
 from jobs.backup.errors import NoRoom, NotComplete, Replaced, SourceFailed, WrongKey
 from jobs.backup.form import DumpId, Itself, Manifest, Plan, Sealed, State, Table
-from jobs.backup.pipeline import check_room
 from jobs.backup.ports import Clock, Tell, nobody
+from jobs.backup.programs import check_room
 from jobs.backup.stores.base import CHUNK, digests, hash_file
 from jobs.backup.stores.landing import landing
 from orchestrator import __version__

@@ -65,6 +65,7 @@ NOUNS = (
     Noun("notebook", "notebook", "notebook", "Write the notebook that runs a backend", SET_UP),
     Noun("config", "config", "app", "The configuration: check, show, schema", SET_UP),
     Noun("secret", "secret", "app", "Credentials: set, list, rotate", SET_UP),
+    Noun("rebuild", "rebuild", "rebuild", "A new machine from a copy of the old one", SET_UP),
     Noun("service", "service", "app", "The systemd unit: install, status", SET_UP),
 )
 _BY_NAME = {noun.name: noun for noun in NOUNS}

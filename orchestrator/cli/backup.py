@@ -328,11 +328,15 @@ def restore(
     yes: Yes = False,
 ) -> int:
     """Bring a dump back into an empty database; --from needs nothing of aion's but the store."""
+    from jobs.backup.form import STATE
     from jobs.backup.restore import Into
     from orchestrator.cli.backup_places import Keys, database, identity_of, plans
 
     given: Given = ctx.obj
-    with plans(given, name, source, Keys(rclone, google)) as found:
+    if name == STATE:
+        raise Declined("aion's own state goes into no database: aion rebuild --from … uses it")
+    with plans(given, name, source, Keys(rclone, google)) as every:
+        found = [plan for plan in every if plan.name != STATE]
         if len(found) != 1:
             names = ", ".join(plan.name for plan in found)
             raise Declined(f"say which one: {names}" if names else "there is no dump")

@@ -1,0 +1,142 @@
+"""The machine is gone: another one goes on from one copy alone, and the old one gives way."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time  # noqa: TID251 - how long a real rebuild takes
+from pathlib import Path
+
+import httpx
+import pyrage
+import pytest
+
+from tests.backup.conftest import BINS, pg16
+from tests.backup.worlds import rclone
+from tests.e2e.kit import ROOT, World, _environment
+
+__all__ = ["pg16"]
+NOTEBOOK = "notebook-token-0123456789-abcdefghijklmnop"
+BUDGET_S = 60.0  # promised: five minutes
+
+
+@pytest.fixture
+def key(tmp_path):
+    """An age identity as age-keygen writes it; gives the file and the recipient."""
+    identity = pyrage.x25519.Identity.generate()
+    path = tmp_path / "identity.txt"
+    path.write_text(f"# created: 2026-11-01\n{identity}\n")
+    return path, str(identity.to_public())
+
+
+@pytest.fixture
+def kept(world, pg16, key, tmp_path):
+    """A daemon with a history, whose database and own state were backed up to two places."""
+    (tmp_path / "old").mkdir()
+    world.folder = tmp_path / "old"
+    world.config, world.state = world.folder / "aion.toml", world.folder / "var"
+    remote = tmp_path / "drive"
+    world.credentials["rclone"] = f"[gdrive]\ntype = alias\nremote = {remote}\n"
+    world.credentials["pg_dsn"] = pg16.new("create table message as select 1 as id")
+    world.credentials["nb"] = NOTEBOOK
+    world.serve_from("alpha", "beta")
+    world.tables["services.chat"]["backends"] = ["alpha", "beta"]
+    world.zone = world.cloudflare()
+    world.tables["backends.here"] = {
+        "kind": "notebook",
+        "engine": "openai",
+        "models": ["demo-model"],
+        "allow_private": True,
+        "allow_hosts": ["127.0.0.1"],
+        "token": {"credential": "nb"},
+    }
+    world.tables["services.notes"] = {"backends": ["here"]}
+    world.tables["backups.main"] = {
+        "schedule": "0 3 * * *",
+        "dsn": {"credential": "pg_dsn"},
+        "copies": [f"file:{tmp_path / 'folder'}", "rclone:gdrive:aion"],
+        "rclone_config": {"credential": "rclone"},
+        "pg_bin": str(BINS[16]),
+        "encrypt": {"recipient": key[1]},
+    }
+    world.boot()
+    world.serves("alpha")
+    return world
+
+
+def backed_up(world) -> str:
+    done = world.aion("job", "run", "backup-aion-state", "-y")
+    assert done.returncode == 0, done.stderr + world.log()[-2000:]
+    found = {one["name"]: one for one in world.api("backups")}
+    assert found["aion-state"]["problem"] == ""
+    return found["aion-state"]["dump"]
+
+
+def rebuild(*words: str) -> subprocess.CompletedProcess:
+    """Run it as on a machine that has nothing of the old one."""
+    path = f"{Path(rclone()).parent}:{os.environ['PATH']}"
+    argv = [sys.executable, "-m", "orchestrator.cli", "rebuild", *words]
+    env = _environment(PATH=path)
+    return subprocess.run(
+        argv, capture_output=True, text=True, timeout=120, check=False, env=env, cwd=ROOT
+    )
+
+
+def moved(world, folder: Path) -> World:
+    """The same world around a rebuilt folder; its daemon is started on the file as it is."""
+    made = World(folder)
+    made.state = folder / "var"
+    made.port, made.url, made.http = world.port, world.url, world.http
+    return made
+
+
+@pytest.mark.parametrize("place", ["folder", "remote"])
+def test_a_machine_that_is_gone_is_rebuilt_from_one_copy_and_is_the_same_instance(
+    kept, key, tmp_path, place
+):
+    before = kept.serves("alpha")
+    token = kept.post("tokens", {"backend": "here"}).json()
+    events = {(one["at"], one["text"]) for one in kept.api("events", limit=1000)}
+    dump = backed_up(kept)
+    kept.crash()
+    shutil.rmtree(kept.folder)
+    conf = tmp_path / "rclone.conf"
+    conf.write_text(kept.credentials["rclone"])
+    source = {
+        "folder": [f"file:{tmp_path / 'folder'}"],
+        "remote": ["rclone:gdrive:aion", "--rclone-config", str(conf)],
+    }[place]
+    began = time.monotonic()
+    new = tmp_path / "new"
+    done = rebuild("--from", *source, "--identity", str(key[0]), "--to", str(new), "-y", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = json.loads(done.stdout)
+    assert (said["dump"], said["missing"], said["problems"]) == (dump, {}, [])
+    world = moved(kept, new)
+    try:
+        world.launch()
+        world.ready()
+        after = world.serves("alpha")
+        took_s = time.monotonic() - began
+        assert took_s < BUDGET_S
+        assert after["active"]["url"] == before["active"]["url"]
+        assert after["epoch"] >= said["epoch"] > before["epoch"]
+        now = {(one["at"], one["text"]) for one in world.api("events", limit=1000)}
+        assert events <= now
+        assert any(f"rebuilt from {dump}" in text for _, text in now)
+        assert registers(world, "no-such-token") == 401
+        assert registers(world, token["token"]) != 401  # its machine is not up, but it is known
+        assert (new / "credentials" / "pg_dsn").stat().st_mode & 0o777 == 0o600
+    finally:
+        world.crash()
+
+
+def registers(world, token: str) -> int:
+    body = {"backend": "here", "url": "http://127.0.0.1:9", "engine": "openai", "gpu": None}
+    at = world.discovery()["as_of"]
+    body |= {"models": ["demo-model"], "started_at": at, "now": at, "agent": "0"}
+    bearer = {"Authorization": f"Bearer {token}"}
+    return httpx.post(f"{world.url}/register", json=body, headers=bearer).status_code
