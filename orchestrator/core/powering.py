@@ -47,6 +47,7 @@ class PowerReport:
     does or there is none to be seen. `address`: where it is reached, for those whose address is the
     provider's to give. `detail`: one line for the operator. `retry_after_s`: how long it is of no
     use to ask again, where it said so. `usage`: what it says is used, whatever else it said.
+    `queued`: it took the start, and that waits for its turn there.
     """
 
     phase: PowerPhase = PowerPhase.UNKNOWN
@@ -56,6 +57,7 @@ class PowerReport:
     snag: Snag = Snag.NONE
     retry_after_s: float | None = None
     usage: tuple[Usage, ...] = ()
+    queued: bool = False
 
 
 class Ask(StrEnum):

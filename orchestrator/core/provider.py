@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from orchestrator.core import demand, metering, power
+from orchestrator.core import demand, metering, power, queueing
 from orchestrator.core.draft import Draft
 from orchestrator.core.durations import spoken
 from orchestrator.core.events import ProbeSoon, Rewire
@@ -177,6 +177,25 @@ def _is_on(draft: Draft, name: str, known: Power, event: PowerReported) -> None:
             power.put(draft, name, durable=True, phase=phase, answered=True)
         if not known.launch and phase is not known.phase:
             draft.note("power_on", name, f"{name} was started by somebody else: it is left alone")
+    _wait_its_turn(draft, name, event.report)
+
+
+def _wait_its_turn(draft: Draft, name: str, report: PowerReport) -> None:
+    """Give a launch that is in its provider's queue, or has just left it, the time it needs."""
+    state = draft.backend(name)
+    known = power.of(state)
+    queued = report.queued and known.phase is PowerPhase.STARTING
+    if report.launch != known.launch or known.phase not in power.RUNS:
+        return
+    if not (queued or known.queued):
+        return
+    until = queueing.deadline(known, draft.at, demand.boot_s(state), queued=queued)
+    until_at = until if known.deadline_at is not None else None
+    power.put(draft, name, durable=queued is not known.queued, queued=queued, deadline_at=until_at)
+    if queued is not known.queued:
+        text = "waits for its turn at its provider" if queued else "has left its provider's queue"
+        power.put(draft, name, detail=f"it {text}" if queued else "")
+        draft.note("power_queued", name, f"{name}: {known.launch} {text}")
 
 
 def _adopt(draft: Draft, name: str, event: PowerReported) -> None:
