@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time  # noqa: TID251 - how long a real rebuild takes
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -16,7 +17,7 @@ import pytest
 
 from tests.backup.conftest import BINS, pg16
 from tests.backup.worlds import rclone
-from tests.e2e.kit import ROOT, World, _environment
+from tests.e2e.kit import ROOT, World, _environment, free_port, until
 
 __all__ = ["pg16"]
 NOTEBOOK = "notebook-token-0123456789-abcdefghijklmnop"
@@ -85,12 +86,17 @@ def rebuild(*words: str) -> subprocess.CompletedProcess:
     )
 
 
-def moved(world, folder: Path) -> World:
-    """The same world around a rebuilt folder; its daemon is started on the file as it is."""
-    made = World(folder)
-    made.state = folder / "var"
-    made.port, made.url, made.http = world.port, world.url, world.http
-    return made
+@contextmanager
+def moved(world, folder: Path):
+    """Start the daemon of a rebuilt folder, on its file as it is and where the old one was."""
+    with World(folder) as made:
+        made.state = folder / "var"
+        made.http.close()
+        made.port, made.url = world.port, world.url
+        made.http = httpx.Client(base_url=made.url, timeout=3.0)
+        made.launch()
+        made.ready()
+        yield made
 
 
 @pytest.mark.parametrize("place", ["folder", "remote"])
@@ -115,10 +121,7 @@ def test_a_machine_that_is_gone_is_rebuilt_from_one_copy_and_is_the_same_instanc
     assert done.returncode == 0, done.stdout + done.stderr
     said = json.loads(done.stdout)
     assert (said["dump"], said["missing"], said["problems"]) == (dump, {}, [])
-    world = moved(kept, new)
-    try:
-        world.launch()
-        world.ready()
+    with moved(kept, new) as world:
         after = world.serves("alpha")
         took_s = time.monotonic() - began
         assert took_s < BUDGET_S
@@ -130,8 +133,6 @@ def test_a_machine_that_is_gone_is_rebuilt_from_one_copy_and_is_the_same_instanc
         assert registers(world, "no-such-token") == 401
         assert registers(world, token["token"]) != 401  # its machine is not up, but it is known
         assert (new / "credentials" / "pg_dsn").stat().st_mode & 0o777 == 0o600
-    finally:
-        world.crash()
 
 
 def registers(world, token: str) -> int:
@@ -140,3 +141,49 @@ def registers(world, token: str) -> int:
     body |= {"models": ["demo-model"], "started_at": at, "now": at, "agent": "0"}
     bearer = {"Authorization": f"Bearer {token}"}
     return httpx.post(f"{world.url}/register", json=body, headers=bearer).status_code
+
+
+def test_the_old_machine_that_comes_back_gives_way_and_starts_nothing(kept, key, tmp_path):
+    first = backed_up(kept)
+    kept.crash()
+    new = tmp_path / "new"
+    source = f"file:{tmp_path / 'folder'}"
+    done = rebuild("--from", source, "--identity", str(key[0]), "--to", str(new), "-y", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    epoch = json.loads(done.stdout)["epoch"]
+    with moved(kept, new) as world:
+        until(lambda: epoch_of(kept.zone) >= epoch, "the name is the new one's")
+        # The run that the copy was made in ended with the old machine, and is begun anew.
+        until(lambda: last_dump(world) > first, "it backs itself up at once", 60)
+        back = returned(kept)
+        until(lambda: "dns_newer" in back.kinds(), "the old one sees who it is")
+        assert back.api("status")["paused"] is not None
+        assert epoch_of(kept.zone) >= epoch
+        assert back.aion("job", "run", "backup-aion-state", "-y").returncode == 1
+        found = {one["name"]: one["problem"] for one in back.api("backups")}
+        assert "was rebuilt: this one is the old one" in found["aion-state"]
+        assert "dns_newer" not in world.kinds()
+        assert world.api("status")["paused"] is None
+
+
+def epoch_of(zone) -> int:
+    """The epoch that the record carries; 0 while there is none."""
+    return max((int(one["comment"].rpartition("=")[2]) for one in zone.records()), default=0)
+
+
+def last_dump(world) -> str:
+    found = {one["name"]: one["dump"] for one in world.api("backups")}
+    return found["aion-state"]
+
+
+def returned(old) -> World:
+    """Start the old machine's daemon again; its port is another's now."""
+    port = free_port()
+    old.http.close()
+    text = old.config.read_text()
+    old.config.write_text(text.replace(f"127.0.0.1:{old.port}", f"127.0.0.1:{port}"))
+    old.port, old.url = port, f"http://127.0.0.1:{port}"
+    old.http = httpx.Client(base_url=old.url, timeout=3.0)
+    old.launch()
+    until(lambda: old.http.get("/healthz").status_code == 200, "it answers")
+    return old
