@@ -118,9 +118,10 @@ class Backend:
 
     `remote`: its verdicts freeze while our own network is lost. `assignable`: it can be a service's
     active backend as the daemon is built and configured. `targets`: its own DNS records, if it has
-    any; `follows_address`: they are what its provider says while it is on. `registers`: its address arrives with a session, which lasts `session_s`. `powered`: aion
-    can start and stop it; `auto_start`: it may do so by itself, and stops it after `idle_stop_s`
-    without work; in its `on_hours` it should be on whoever needs it.
+    any; `follows_address`: they are what its provider says while it is on. `registers`: its address
+    arrives with a session, which lasts `session_s`. `powered`: aion can start and stop it;
+    `auto_start`: it may do so by itself, and stops it after `idle_stop_s` without work; in its
+    `on_hours` it should be on whoever needs it.
     """
 
     name: str

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from orchestrator.core import demand, metering
+from orchestrator.core import demand, metering, whereabouts
 from orchestrator.core.draft import Draft
 from orchestrator.core.durations import spoken
 from orchestrator.core.events import Answer, Rewire
@@ -246,6 +246,9 @@ def _go_on_stopping(draft: Draft, name: str, power: Power) -> None:
         return
     asked = power.asked_at is not None and power.asked_at >= power.since
     if draft.at < power.stop_at and (asked or draft.backend(name).session is not None):
+        return
+    away_by = power.since + whereabouts.AWAY_FIRST_S
+    if draft.at < away_by and not (asked or power.forced) and whereabouts.named(draft, name):
         return
     put(
         draft,

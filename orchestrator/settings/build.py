@@ -129,6 +129,7 @@ def _backend(reading: Reading, name: str) -> Backend:
         remote=is_remote(url) if url else comes or starts,
         assignable=not hidden,
         targets=dnschecks.targets(given.dns),
+        follows_address=given.dns is not None and given.dns.follow,
         restart_url=given.restart_url,
         warn_before_s=given.warn_before,
         drain_margin_s=given.drain_margin,

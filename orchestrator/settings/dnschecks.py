@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator
 
+from backends import powered, registers
 from orchestrator.core.model import Target
 from orchestrator.core.targets import is_host, unsafe_target
 from orchestrator.settings.positions import Path
@@ -17,7 +18,7 @@ API_KIND = "api"
 
 
 def targets(dns: BackendDns | None) -> tuple[Target, ...]:
-    """Give a backend's own DNS targets."""
+    """Give a backend's own DNS targets, as far as they are configured."""
     if dns is None:
         return ()
     alias = (Target("CNAME", dns.cname),) if dns.cname else ()
@@ -68,7 +69,11 @@ def check(reading: Reading) -> Iterator[Problem]:
         yield from _provider(path, service.dns)
         yield from _targets(reading, name, path, service.dns)
     for name, backend in reading.settings.backends.items():
-        if backend.dns and backend.dns.cname and (backend.dns.a or backend.dns.aaaa):
+        if backend.dns is None:
+            continue
+        if backend.dns.follow:
+            yield from _followed(reading, name)
+        if backend.dns.cname and (backend.dns.a or backend.dns.aaaa):
             path = ("backends", name, "dns")
             yield Problem(
                 path, f"{dotted(path)}: a CNAME stands alone; leave out `a` and `aaaa`, or `cname`"
@@ -119,12 +124,33 @@ def _targets(reading: Reading, service: str, path: Path, dns: Dns) -> Iterator[P
         own = targets(backend.dns)
         place: Path = ("backends", name, "dns")
         yield from _fit(place, own, dns)
+        if backend.dns and backend.dns.follow and not dns.gateway:
+            text = (
+                f"once the address of `{name}` is released, {dns.name} has to point elsewhere;"
+                " set `gateway` here"
+            )
+            yield Problem(path, f"{dotted(path)}: {text}", on_key=True)
+            continue
         if not own and not dns.gateway and backend.kind != API_KIND and reading.sound(place):
             text = (
                 f"when `{name}` serves, {dns.name} has nothing to point at;"
                 f" set `gateway` here, or `dns` in [backends.{name}]"
             )
             yield Problem(path, f"{dotted(path)}: {text}", on_key=True)
+
+
+def _followed(reading: Reading, name: str) -> Iterator[Problem]:
+    """Only an address that comes with each start can be followed."""
+    backend, options = reading.settings.backends[name], reading.options.get(name)
+    if options is None:
+        return
+    path: Path = ("backends", name, "dns", "follow")
+    comes = getattr(options, "url", "") is None and not registers(backend.kind, options)
+    if not (comes and powered(backend.kind, options)):
+        text = "its address does not come from its provider; write { a = … }, or leave it out"
+        yield Problem(path, f"{dotted(path)}: {text}")
+    elif targets(backend.dns):
+        yield Problem(path, f"{dotted(path)}: either this, or records that do not change")
 
 
 def _fit(path: Path, wanted: tuple[Target, ...], dns: Dns) -> Iterator[Problem]:

@@ -120,6 +120,8 @@ class BackendDns(Table):
     """IPv6 address, or a list."""
     cname: Host | None = None
     """A name, such as "<uuid>.cfargotunnel.com" of a named Cloudflare tunnel."""
+    follow: bool = False
+    """The address that its provider gives with each start; needs `gateway` in the service's."""
 
 
 class Quota(Table):
