@@ -13,6 +13,7 @@ KINDS: Final[dict[str, str]] = {
     "static": "backends.static",
     "api": "backends.api",
     "notebook": "backends.notebook",
+    "kaggle": "backends.kaggle",
     "command": "backends.command",
     "gce": "backends.gce",
     "runpod": "backends.runpod",
@@ -20,7 +21,7 @@ KINDS: Final[dict[str, str]] = {
     "fake": "backends.fake",
 }
 
-PLANNED: Final[frozenset[str]] = frozenset({"kaggle", "libcloud", "colab"})
+PLANNED: Final[frozenset[str]] = frozenset({"libcloud", "colab"})
 """Kinds that a later version brings: named so that a configuration that uses them is told so."""
 
 ENGINES: Final[tuple[str, ...]] = (
@@ -39,11 +40,14 @@ ENGINES: Final[tuple[str, ...]] = (
 )
 """Names of the engines, without importing what they are (`backends.engines`, `backends.static`)."""
 
-REGISTERS: Final[frozenset[str]] = frozenset({"notebook"})
+REGISTERS: Final[frozenset[str]] = frozenset({"notebook", "kaggle"})
 """Kinds whose address arrives with a session."""
 
-POWERED: Final[frozenset[str]] = frozenset({"command", "gce", "runpod", "vast"})
+POWERED: Final[frozenset[str]] = frozenset({"command", "gce", "kaggle", "runpod", "vast"})
 """Kinds whose drivers do what `backends.base.Powered` says."""
+
+CARRIES: Final[frozenset[str]] = frozenset({"kaggle"})
+"""Kinds whose launches carry where the daemon is reached, and a token of their own."""
 
 CANARYLESS: Final[frozenset[str]] = frozenset({"http", "tcp"})
 """Engines of which no completion can be asked: no canary is to be planned for them."""

@@ -217,6 +217,7 @@ class Plan:
     not come with one, or none has come yet. `address`: what the provider gave last, for those that
     get one with each start. `label`: how the labels of its launches begin, for those whose launches
     are found by it among others in one account; "" where nothing is started, as in `aion doctor`.
+    `aion`: where the daemon is reached, for those that are told so as they are started.
     """
 
     backend: Backend
@@ -226,6 +227,7 @@ class Plan:
     session: SessionPlan | None = None
     address: str = ""
     label: str = ""
+    aion: str = ""
 
 
 class Driver(Protocol):

@@ -154,7 +154,9 @@ def _plan(reading: Reading, name: str) -> Plan:
         if path[:2] == start
     }
     models = dict(reading.settings.backends[name].models)
-    return Plan(_backend(reading, name), reading.options[name], models, secrets)
+    backend, public_url = _backend(reading, name), reading.settings.server.public_url
+    aion = (public_url or "") if backend.registers and backend.powered else ""
+    return Plan(backend, reading.options[name], models, secrets, aion=aion)
 
 
 def _services(settings: schema.Settings, backends: Mapping[str, Backend]) -> dict[str, Service]:

@@ -17,6 +17,7 @@ from orchestrator.settings import (
     dnschecks,
     hookchecks,
     keepalivechecks,
+    launchchecks,
     quotas,
 )
 from orchestrator.settings.policies import (
@@ -42,7 +43,7 @@ _NOT_YET = {
 def check(reading: Reading) -> None:
     """Add what is wrong to the reading's problems, and what surprises to its warnings."""
     groups = (_names, _server, _health, _backends, _services, _secrets)
-    tables = (dnschecks, hookchecks, keepalivechecks, clientchecks, quotas, backups)
+    tables = (dnschecks, hookchecks, keepalivechecks, clientchecks, quotas, launchchecks, backups)
     for group in (*groups, *(table.check for table in tables)):
         reading.problems += group(reading)
     for notes in (_unused, _surprises, keepalivechecks.notes, backups.notes):

@@ -98,6 +98,7 @@ def plan(
     needed = {
         "static": {"url": "http://10.0.0.5:8080"},
         "api": {"base_url": "https://api.example.org/v1"},
+        "kaggle": {"kernel": "ann/aion-gpu", "key": {"credential": "k"}},
         "command": {
             "url": "http://10.0.0.5:8080",
             "commands": dict.fromkeys(("start", "stop", "status"), ("/bin/true",)),

@@ -55,8 +55,8 @@ def made(kind, situation):
     if kind == "api":
         one = plan("api", models=models, secrets=secrets, policy=POLICY, key={"credential": "k"})
         return driver(static(situation, "/v1"), one)
-    if kind == "notebook":
-        one = plan("notebook", models=models, secrets=secrets, policy=POLICY, session=SESSION)
+    if kind in ("notebook", "kaggle"):
+        one = plan(kind, models=models, secrets=secrets, policy=POLICY, session=SESSION)
         return driver(static(situation, "/v1"), one)
     if kind == "command":
         one = plan(
@@ -70,7 +70,7 @@ def made(kind, situation):
     return driver(TableHttp({}), plan("fake", models=models, policy=POLICY, script=script))
 
 
-KINDS = ("static", "api", "notebook", "command", "fake", *RENTED)
+KINDS = ("static", "api", "notebook", "kaggle", "command", "fake", *RENTED)
 everywhere = pytest.mark.parametrize("kind", KINDS)
 whatever = pytest.mark.parametrize("situation", SITUATIONS)
 

@@ -212,6 +212,12 @@ KINDS: dict[str, Kind] = {
         stop=frozenset({Snag.DENIED, Snag.TRANSIENT, Snag.LOST}),
         limits=False,
     ),
+    "kaggle": Kind(
+        "tests.standins.kaggle:contract",
+        start=REFUSED | {Snag.LOST},
+        status=frozenset({Snag.DENIED, Snag.TRANSIENT}),
+        stop=frozenset({Snag.DENIED, Snag.TRANSIENT, Snag.LOST}),
+    ),
 }
 
 
