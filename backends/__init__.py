@@ -18,10 +18,11 @@ KINDS: Final[dict[str, str]] = {
     "gce": "backends.gce",
     "runpod": "backends.runpod",
     "vast": "backends.vast",
+    "libcloud": "backends.libcloud",
     "fake": "backends.fake",
 }
 
-PLANNED: Final[frozenset[str]] = frozenset({"libcloud", "colab"})
+PLANNED: Final[frozenset[str]] = frozenset({"colab"})
 """Kinds that a later version brings: named so that a configuration that uses them is told so."""
 
 ENGINES: Final[tuple[str, ...]] = (
@@ -43,7 +44,9 @@ ENGINES: Final[tuple[str, ...]] = (
 REGISTERS: Final[frozenset[str]] = frozenset({"notebook", "kaggle"})
 """Kinds whose address arrives with a session."""
 
-POWERED: Final[frozenset[str]] = frozenset({"command", "gce", "kaggle", "runpod", "vast"})
+POWERED: Final[frozenset[str]] = frozenset(
+    {"command", "gce", "kaggle", "libcloud", "runpod", "vast"}
+)
 """Kinds whose drivers do what `backends.base.Powered` says."""
 
 CARRIES: Final[frozenset[str]] = frozenset({"kaggle"})

@@ -109,6 +109,12 @@ def plan(
             "instance": "europe-west4-a/gpu-1",
         },
         "runpod": {"url": "http://10.0.0.5:8080", "api_key": {"credential": "k"}, "pod": "pod1"},
+        "libcloud": {
+            "url": "http://10.0.0.5:8080",
+            "account": {"credential": "k"},
+            "provider": "ec2",
+            "node": "gpu-1",
+        },
         "vast": {"url": "http://10.0.0.5:8080", "api_key": {"credential": "k"}, "instance": 7},
     }
     given = needed.get(kind, {})

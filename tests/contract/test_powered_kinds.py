@@ -198,6 +198,13 @@ KINDS: dict[str, Kind] = {
         status=frozenset({Snag.DENIED, Snag.TRANSIENT, Snag.LOST}),
         stop=frozenset({Snag.DENIED, Snag.TRANSIENT, Snag.LOST}),
     ),
+    "libcloud": Kind(
+        "tests.standins.ec2:contract",
+        start=REFUSED | {Snag.LOST},
+        status=frozenset({Snag.DENIED, Snag.TRANSIENT}),
+        stop=frozenset({Snag.DENIED, Snag.TRANSIENT, Snag.LOST}),
+        limits=False,
+    ),
     "runpod": Kind(
         "tests.standins.runpod:contract",
         start=REFUSED | {Snag.LOST},
