@@ -52,6 +52,7 @@ RETIRED: Final = {
     "tpu1vmv38": "tpu-v5e-8",
 }
 _KERNEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}/[a-z0-9]+(?:-[a-z0-9]+)*")
+NAME_LENGTHS: Final = range(5, 51)
 _SOURCE: Final = re.compile(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9._-]+){1,4}")
 NO_KEY: Final = "the credential holds neither an API token of Kaggle nor a kaggle.json"
 OURS: Final = ("aion", "backend", "engine", "models", "token_file")
@@ -88,7 +89,7 @@ class Options(notebook.Options):
     @field_validator("kernel")
     @classmethod
     def _is_a_kernel(cls, text: str) -> str:
-        if not _KERNEL.fullmatch(text) or not 5 <= len(text.partition("/")[2]) <= 50:  # noqa: PLR2004
+        if not _KERNEL.fullmatch(text) or len(text.partition("/")[2]) not in NAME_LENGTHS:
             raise ValueError(
                 "`user/name` as in the kernel's address; the name has 5 to 50 small letters,"
                 " digits and single dashes"

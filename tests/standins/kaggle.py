@@ -96,7 +96,7 @@ class Kernel:
 class Kaggle:
     """One account. `fates`: what happens to the next requests of that name, instead of going well:
     "lost" (done, and no answer), "half" (done, and the answer is cut short), "page" (HTML), a
-    status, a text (the refusal of a push), or seconds to be late by."""
+    status, a text (the refusal of a push), a whole answer, or seconds to be late by."""
 
     def __init__(self, folder: Path | None = None, env: Mapping[str, str] | None = None) -> None:
         self.lock = threading.RLock()
@@ -420,6 +420,8 @@ class Handler(BaseHTTPRequestHandler):
             raise Refusal(fate, "Too many requests" if fate == 429 else "not just now")
         if isinstance(fate, float):
             time.sleep(fate)
+        if isinstance(fate, dict):
+            return 200, fate
         if isinstance(fate, str) and " " in fate:
             return 200, {"error": fate, "hasError": True, "versionNumber": 0}
         return 200, self.kaggle.answer(name, body)
