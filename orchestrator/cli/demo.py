@@ -26,6 +26,7 @@ _READY_S = 30.0
 STORIES = {
     "failover": "two backends, a slow fallback and the daemon",
     "sessions": "a notebook, its successor and the daemon",
+    "backup": "a database, two places for copies and the daemon",
 }
 
 
@@ -43,7 +44,8 @@ def demo(
 
     Nothing is configured and nothing stays behind: Ctrl-C ends it all. With --script a story of
     a minute at most is played: exit 0 if each of its steps was observed, 1 if one was not.
-    `failover` kills backends; `sessions` has notebooks register, end and follow each other.
+    `failover` kills backends; `sessions` has notebooks register, end and follow each other;
+    `backup` damages a copy, restores from the other, and rebuilds a machine that is gone.
     """
     if story not in STORIES:
         near = get_close_matches(story, STORIES, 1)
@@ -95,13 +97,17 @@ async def _play(given: Given, story: str, *, script: bool) -> int:
 
 
 def _sandbox(story: str) -> Sandbox:
+    from orchestrator.cli.backup_world import BackupWorld
     from orchestrator.cli.sessions_world import SessionsWorld
     from orchestrator.cli.world import World
 
-    return SessionsWorld() if story == "sessions" else World()
+    worlds: dict[str, type[Sandbox]] = {"sessions": SessionsWorld, "backup": BackupWorld}
+    return worlds.get(story, World)()
 
 
 def _story(world: Sandbox, watch: Watch, narrator: Narrator) -> Story:
+    from orchestrator.cli.backup_story import Backups
+    from orchestrator.cli.backup_world import BackupWorld
     from orchestrator.cli.failover_story import Failover
     from orchestrator.cli.sessions_story import Sessions
     from orchestrator.cli.sessions_world import SessionsWorld
@@ -109,6 +115,8 @@ def _story(world: Sandbox, watch: Watch, narrator: Narrator) -> Story:
 
     if isinstance(world, SessionsWorld):
         return Sessions(world, watch, narrator)
+    if isinstance(world, BackupWorld):
+        return Backups(world, watch, narrator)
     assert isinstance(world, World)
     return Failover(world, watch, narrator)
 

@@ -6,9 +6,11 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time  # noqa: TID251 - deadlines for real processes
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,15 +18,21 @@ from pathlib import Path
 import pytest
 from terminal import COMMAND, OnTerminal, environment
 
+from orchestrator.cli.backup_world import BackupWorld
 from orchestrator.cli.failover_story import Failover
 from orchestrator.cli.narrator import Narrator
 from orchestrator.cli.output import Output
 from orchestrator.cli.watch import Watch
+from orchestrator.errors import AionError
 
 STARTED = re.compile(r"started alpha (\d+), beta (\d+), slow (\d+) and the daemon (\d+)")
 SESSIONS = [
     *("started", "promoted", "idle", "stolen elsewhere", "stolen here", "warned", "followed"),
     *("drained", "unrefused", "revoked"),
+]
+BACKUP = [
+    *("ready", "dumped", "whole", "found", "restored"),
+    *("itself", "brought back", "rebuilt"),
 ]
 STEPS = ["ready", "failover", "fallback", "recovery", "failback"]
 
@@ -99,6 +107,51 @@ def test_sessions_follow_each_other_with_no_refused_request_and_a_thief_gets_now
     assert int(re.search(r"of (\d+) requests", asked)[1]) > 50
     until(lambda: list(tmp_path.iterdir()) == [], "what the demo left behind")
     until(lambda: not boxes(tmp_path), "a box that the demo left running")
+
+
+@pytest.fixture
+def open_folder():
+    """A folder that the database's own user may enter, where that is not ours."""
+    folder = Path(tempfile.mkdtemp(prefix="demo-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_a_copy_that_rots_is_found_and_a_machine_that_is_gone_is_rebuilt(open_folder):
+    with demo(open_folder, "backup", "--script", "--json") as child:
+        lines = [json.loads(line) for line in child.stdout]
+        assert child.wait(60) == 0, lines
+    seen = [line["step"] for line in lines if line["kind"] == "seen" and "step" in line]
+    assert seen == BACKUP
+    assert lines[-1]["t"] < 60
+    until(lambda: list(open_folder.iterdir()) == [], "what the demo left behind")
+    until(lambda: not boxes(open_folder), "a server that the demo left running")
+
+
+def test_killed_outright_the_story_of_backups_leaves_no_server_running(open_folder):
+    with demo(open_folder, "backup", "--script") as child:
+        read_until(child, r"started alpha \d+, database \d+")
+        child.kill()
+        until(lambda: not boxes(open_folder), "a server that outlived the demo")
+
+
+def test_without_a_database_server_the_story_of_backups_says_what_to_install(tmp_path):
+    newer = (
+        f"from orchestrator.cli import demo_database as it; it.ANY = '99'; it.main(['{tmp_path}'])"
+    )
+
+    class Bare(BackupWorld):
+        async def spawn(self, name, *words, **more):
+            words = ("-c", newer) if "orchestrator.cli.demo_database" in words else words
+            return await super().spawn(name, *words, **more)
+
+    async def enter():
+        async with Bare():
+            raise AssertionError("it started")
+
+    with pytest.raises(AionError, match="sudo apt install postgresql, or pip install pixel"):
+        asyncio.run(enter())
 
 
 def boxes(folder):
