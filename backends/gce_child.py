@@ -32,7 +32,7 @@ from orchestrator.core.powering import Snag
 
 AT_ONCE_S: Final = 40.0
 ALL_S: Final = 150.0
-"""How long it is looked whether a start fails at once: in one place, and in all together."""
+"""How long it is waited for a start to fail at once: in one place, and in all together."""
 SETTLED: Final = (PowerPhase.ON, PowerPhase.OFF)
 Said = dict[str, Any]
 
@@ -52,6 +52,7 @@ class Wish:
     port: int
     address: str
     curious: bool
+    at_once_s: float
 
 
 def main(payload: dict[str, Any]) -> Said:
@@ -68,6 +69,7 @@ def main(payload: dict[str, Any]) -> Said:
         payload.get("port", 0),
         payload.get("address", "external"),
         payload.get("curious", True),
+        payload.get("at_once_s", AT_ONCE_S),
     )
     try:
         cloud = Compute(wish.project, payload.get("account", ""), payload["api"])
@@ -260,7 +262,7 @@ def _prepare(step: Callable[[], None]) -> None:
 
 def _begun(cloud: Compute, wish: Wish, zone: str, operation: Any) -> None:
     """Look for a while whether a start fails at once; what takes longer, its status tells."""
-    cloud.over(zone, operation, min(AT_ONCE_S, ALL_S / len(wish.places)))
+    cloud.over(zone, operation, min(wish.at_once_s, ALL_S / len(wish.places)))
 
 
 def _create(cloud: Compute, wish: Wish, seen: Seen) -> Said:

@@ -27,21 +27,41 @@ from orchestrator.core.powering import Snag
 # Its 160,000 generated lines are not for the type checker.
 gce: Any = import_module("google.cloud.compute_v1")
 SCOPES: Final = ("https://www.googleapis.com/auth/compute",)
+API: Final = "https://compute.googleapis.com"
 READ_S, WRITE_S, SETTLE_S = 15.0, 25.0, 20.0
 PREEMPTED: Final = "compute.instances.preempted"
 
 
-def credentials(account: str) -> Any:
+def credentials(account: str, api: str) -> Any:
     """Read a service account's key; without one, what this machine has of its own."""
+    made = _key(account) if account else _own()
+    if api != API:
+        # In the background google-auth asks iamcredentials.googleapis.com in which places a token
+        # is good; where another `api` is configured, nobody else is to be asked.
+        kind: Any = type(made)
+        kind._is_regional_access_boundary_lookup_required = lambda _: False  # noqa: SLF001 - no other way
+    return made
+
+
+def _own() -> Any:
     try:
-        if not account:
-            return google.auth.default(scopes=SCOPES)[0]
-        kind: Any = service_account.Credentials
-        return kind.from_service_account_info(json.loads(account), scopes=SCOPES)
+        return google.auth.default(scopes=SCOPES)[0]
     except google.auth.exceptions.GoogleAuthError:
         text = "no credential: set `account`, or run where Google gives one"
         raise Trouble(Snag.DENIED, text) from None
-    except (ValueError, TypeError, KeyError, AttributeError):
+
+
+def _key(account: str) -> Any:
+    kind: Any = service_account.Credentials
+    try:
+        return kind.from_service_account_info(json.loads(account), scopes=SCOPES)
+    except (
+        google.auth.exceptions.GoogleAuthError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+    ):
         text = "`account` is not the JSON key of a service account"
         raise Trouble(Snag.DENIED, text) from None
 
@@ -52,7 +72,7 @@ class Compute:
     def __init__(self, project: str, account: str, api: str) -> None:
         self.project = project
         self._given = {
-            "credentials": credentials(account),
+            "credentials": credentials(account, api),
             "client_options": ClientOptions(api_endpoint=api),
         }
         self._clients: dict[type, Any] = {}

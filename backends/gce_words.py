@@ -182,6 +182,8 @@ class Machine:
             ip = ipaddress.ip_address(given)
         except ValueError:
             return ""
+        if "%" in given:  # an interface of somebody else's
+            return ""
         return f"{scheme}://{f'[{ip}]' if ip.version == 6 else ip}:{port}"  # noqa: PLR2004
 
 

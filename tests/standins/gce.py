@@ -190,7 +190,7 @@ def quota(metric: str = "GPUS_ALL_REGIONS", where: str = "globally") -> dict:
 
 FAILURES = {
     "stockout": stockout,
-    "quota": lambda _: quota(),
+    "nogpus": lambda _: quota(),
     "regional": lambda zone: quota("NVIDIA_T4_GPUS", f"in region {zone.rpartition('-')[0]}"),
 }
 
@@ -282,8 +282,8 @@ class Google:
     def _end(self, one: dict, why: str) -> None:
         """It goes off without being asked to by us."""
         action = one["scheduling"].get("instanceTerminationAction", "STOP")
-        self.operation(one["_zone"], why, one["selfLink"], user="system", ends_s=0.0)
         self.go(one, "STOPPING", "DELETED" if action == "DELETE" else "TERMINATED", self.stop_s)
+        self.operation(one["_zone"], why, one["selfLink"], user="system", ends_s=0.0)
 
     def preempt(self, zone: str, name: str) -> None:
         self._end(self.machines[zone, name], "compute.instances.preempted")
