@@ -25,6 +25,7 @@ from orchestrator.core.meters import (
     reserved,
     used,
 )
+from orchestrator.core.months import said, took
 from orchestrator.core.windows import FOREVER, begins, counts_until
 
 KEPT_S = 3600.0  # what ended is remembered this long, should the wall clock go back
@@ -100,6 +101,20 @@ def _spend(
     return replace(state, slots=slots, paces=_paced(state, spec, amount, wall), low=None)
 
 
+def _noted(state: MeterState, spec: MeterSpec, amount: float, wall: float) -> MeterState:
+    """Note for the month's receipt what we counted until then."""
+    if amount <= 0:
+        return state
+    over_s = amount * 3600 / spec.rate_per_hour if spec.rate_per_hour else 0.0
+    months = took(state.months, spec.zone, wall, counted=amount, over_s=over_s)
+    return replace(state, months=months)
+
+
+def _corrected(state: MeterState, spec: MeterSpec, by: float, wall: float) -> MeterState:
+    """Note for the month's receipt what a provider's figure changed."""
+    return replace(state, months=took(state.months, spec.zone, wall, corrected=by))
+
+
 def _paced(state: MeterState, spec: MeterSpec, amount: float, wall: float) -> tuple[Slot, ...]:
     part_s = horizon_s(spec) / PACES
     start = wall // part_s * part_s
@@ -136,7 +151,7 @@ def settle(state: MeterState, spec: MeterSpec, wall: float) -> MeterState:
     if block is None:
         return state
     before_reset = block.until if block.until <= wall else None
-    closed = _spend(state, spec, block.used, wall, before_reset)
+    closed = _spend(_noted(state, spec, block.used, wall), spec, block.used, wall, before_reset)
     return replace(closed, block=None, paid_until=max(state.paid_until, _accounted(spec, block)))
 
 
@@ -175,7 +190,7 @@ def _spread(
 
     `ahead_s`: of which so much time is still to come.
     """
-    began = begins(spec.window, wall)
+    state, began = _noted(state, spec, amount, wall), begins(spec.window, wall)
     if spec.rate_per_hour is None or began is None or spec.window.rolling:
         return _spend(state, spec, amount, wall)
     recent = min(amount, spec.rate_per_hour * (wall - began + ahead_s) / 3600)
@@ -197,7 +212,7 @@ def count(state: MeterState, spec: MeterSpec, amount: float, at: float, wall: fl
     if block is not None and block.used + amount <= block.amount:
         used_more = replace(block, used=block.used + amount)
         return replace(state, block=used_more, low=None)
-    state = settle(state, spec, wall)
+    state = _noted(settle(state, spec, wall), spec, amount, wall)
     return _renewed(_spend(state, spec, amount, wall), spec, at, wall)
 
 
@@ -278,8 +293,11 @@ def told(state: MeterState, spec: MeterSpec, figure: float, at: float, wall: flo
     """
     state = replace(rolled(state, spec, wall), told_at=wall)
     known = used(state, wall)
+    state = replace(state, months=said(state.months, spec.zone, wall, figure, known))
     slack = SAME * max(1.0, spec.limit or 1.0)
     if figure >= known - slack:
+        if figure > known + slack:
+            state = _corrected(state, spec, figure - known, wall)
         return _judged(_spend(replace(state, low=None), spec, figure - known, wall), spec, wall)
     if state.block is not None and spec.rate_per_hour is not None:
         return replace(state, low=None)  # it is in use
@@ -288,7 +306,7 @@ def told(state: MeterState, spec: MeterSpec, figure: float, at: float, wall: flo
         return replace(state, low=Reading(figure, at))
     if at - low.at < BELIEVED_S:
         return state
-    state = settle(state, spec, wall)
+    state = _corrected(settle(state, spec, wall), spec, low.figure - known, wall)
     return _judged(_lowered(state, known - low.figure, wall), spec, wall)
 
 
@@ -319,4 +337,5 @@ def _lasting(state: MeterState) -> tuple[object, ...]:
     block = state.block
     opened = None if block is None else (block.amount, block.opened_at, block.until)
     believed_not = (state.low, state.strange)
-    return state.slots, opened, state.paid_until, state.out, state.unsaved, believed_not
+    told = tuple((one.name, one.said) for one in state.months)
+    return state.slots, opened, state.paid_until, state.out, state.unsaved, believed_not, told

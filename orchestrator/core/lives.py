@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from orchestrator.core.months import PowerMonth
+
 
 class Do(StrEnum):
     """What a session's agent can be told to do."""
@@ -129,8 +131,8 @@ class Power:
     `retry_at`: no automatic start before. `address`: what the provider says. `why` it was started
     or stopped; `would`: what would be done if we did not only observe. `lost`: its last life had
     begun to serve and ended by itself, too soon to be worth a start. `in_hours`: it is on in hours
-    in which it should be; False: it was, and they are over. `queued`:
-    its provider took the start, which waits for its turn there.
+    in which it should be; False: it was, and they are over. `queued`: its provider took the start,
+    which waits for its turn there. `months`: what each of the last ones saw.
     """
 
     phase: PowerPhase = PowerPhase.UNKNOWN
@@ -157,3 +159,4 @@ class Power:
     lost: bool = False
     queued: bool = False
     in_hours: bool | None = None
+    months: tuple[PowerMonth, ...] = ()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from orchestrator.core.months import Month
 from orchestrator.core.windows import (
     EVER,
     FOREVER,
@@ -49,7 +50,7 @@ class MeterSpec:
     `limit` None: it is counted and never spent. `backend` None: it is nobody's but ours.
     `rate_per_hour`: what an hour of being on costs, in `unit`; None for what is counted one by one.
     `block`: how much is reserved ahead, in `unit`; 0: a quarter of an hour, or a part of the limit.
-    `advisory`: being spent is told, but bars nobody.
+    `advisory`: being spent is told, but bars nobody. `zone`: of the receipts' months.
     """
 
     key: str
@@ -60,6 +61,7 @@ class MeterSpec:
     rate_per_hour: float | None = None
     block: float = 0.0
     advisory: bool = False
+    zone: str = "UTC"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ class MeterState:
     of no use before a good part of it is back. `paces`: what was spent lately, for the forecast;
     there `until` is the start of its part of the time. `offset`: the wall clock
     less the steady one, as believed; `strange`: another one that it shows since then (steady).
-    `unsaved`: what a start made of it is not stored yet.
+    `unsaved`: what a start made of it is not stored yet. `months`: what each of the last ones took.
     """
 
     key: str
@@ -115,6 +117,7 @@ class MeterState:
     offset: float | None = None
     strange: Reading | None = None
     unsaved: bool = False
+    months: tuple[Month, ...] = ()
 
 
 # ── events, as `core.events` knows them ───────────────────────────────────────────────────────────

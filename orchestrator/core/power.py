@@ -11,13 +11,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from orchestrator.core import demand, metering, whereabouts
+from orchestrator.core import demand, metering, months, whereabouts
 from orchestrator.core.draft import Draft
 from orchestrator.core.durations import spoken
 from orchestrator.core.events import Answer, Rewire
 from orchestrator.core.health import ALIVE
 from orchestrator.core.lives import Do, Power, PowerPhase
 from orchestrator.core.model import Backend, BackendState, Health, Tier
+from orchestrator.core.months import PowerMonth
 from orchestrator.core.orders import order, tell
 from orchestrator.core.powering import AskPower, Halt, Start, StartBackend, StopBackend
 from orchestrator.core.refusal import Refused, known
@@ -304,6 +305,7 @@ def launch(draft: Draft, name: str, why: str) -> None:
         return
     spec, state = draft.config.backends[name], draft.backend(name)
     limits = [spec.session_s, metering.reserve_start(draft, name)]
+    seen = months.started(of(state).months, draft.config.timezone, draft.now.wall)
     # It follows the clock, so that a label is not given again after a restore from an old backup.
     number = max(of(state).number + 1, int(draft.now.wall))
     label = f"{demand.label_start(draft.config.instance, name)}{number}"
@@ -318,6 +320,7 @@ def launch(draft: Draft, name: str, why: str) -> None:
         answered=False,
         look_at=draft.at + ASK_FAST_S,
         number=number,
+        months=seen,
         launched_at=draft.at,
         deadline_at=draft.at + max(2 * demand.boot_s(state), SLOWEST_S),
         booted=False,
@@ -342,8 +345,11 @@ def failed(draft: Draft, name: str, why: str, wait_s: float = 0.0, *, lost: bool
     """
     failures = of(draft.backend(name)).failures + 1
     wait_s = max(min(BACKOFF_S * 2.0 ** min(failures - 1, 10), LONGEST_BACKOFF_S), wait_s)
+    seen = of(draft.backend(name)).months
+    if not lost:
+        seen = months.started(seen, draft.config.timezone, draft.now.wall, failed=True)
     changes = {"failures": failures, "retry_at": draft.at + wait_s, "detail": why, "lost": lost}
-    put(draft, name, durable=True, **changes)
+    put(draft, name, durable=True, months=seen, **changes)
     action, what = ("power_lost", why) if lost else ("power_failed", f"could not be started: {why}")
     draft.note(action, name, f"{name} {what}; not again within {spoken(wait_s)}")
 
@@ -351,6 +357,7 @@ def failed(draft: Draft, name: str, why: str, wait_s: float = 0.0, *, lost: bool
 def off(draft: Draft, name: str, **changes: Any) -> None:
     """Note that a backend is off. An address it had may be somebody else's from now on."""
     had = of(draft.backend(name)).address
+    seen = _on_until_now(draft, name)
     put(
         draft,
         name,
@@ -366,12 +373,30 @@ def off(draft: Draft, name: str, **changes: Any) -> None:
         booted=False,
         stray=False,
         forced=False,
+        queued=False,
         in_hours=None,
+        months=seen,
         **changes,
     )
     draft.touch(name)
     if had:
         draft.do(Rewire(name))
+
+
+def on_from(power: Power) -> float | None:
+    """Say since when (steady) it is on, as far as its provider said so; None if it is not."""
+    if power.phase not in (*RUNS, PowerPhase.STOPPING) or not (power.answered or power.booted):
+        return None
+    return power.launched_at if power.launch and power.launched_at is not None else power.since
+
+
+def _on_until_now(draft: Draft, name: str) -> tuple[PowerMonth, ...]:
+    power, shift_s = of(draft.backend(name)), draft.now.wall - draft.at
+    began = on_from(power)
+    if began is None:
+        return power.months
+    zone = draft.config.timezone
+    return months.was_on(power.months, zone, began + shift_s, draft.now.wall)
 
 
 # ── what the operator asks for ──────────────────────────────────────────────────────────────────

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -76,7 +77,8 @@ def meters(reading: Reading) -> dict[str, MeterSpec]:
     limit = reading.settings.server.egress_limit
     month = Window(Per.MONTH)
     found.append(MeterSpec(EGRESS, Unit.BYTES, limit, month, block=EGRESS_BLOCK, advisory=True))
-    return {spec.key: spec for spec in found}
+    zone = reading.settings.timezone
+    return {spec.key: replace(spec, zone=zone) for spec in found}
 
 
 def _of_backend(reading: Reading, name: str, backend: Backend) -> Iterator[MeterSpec]:
