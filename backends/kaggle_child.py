@@ -87,7 +87,9 @@ class Kernel:
         said: Said = {"phase": phase.value, "source": source, "session": session}
         if phase is PowerPhase.OFF:
             ended = ENDED.get(found.status, "")
-            said["detail"] = f"{ended}: {failure}" if failure and ended else failure or ended
+            told = f"{ended}: {failure}" if failure and ended else failure or ended
+            log = f"https://www.kaggle.com/code/{self._owner}/{self._slug}"
+            said["detail"] = f"{told} (its log: {log})" if told else ""
         else:
             said["launch"] = launch_of(source)
             said["queued"] = found.status is KernelWorkerStatus.QUEUED

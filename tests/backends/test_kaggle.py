@@ -199,7 +199,9 @@ def test_one_that_died_in_the_queue_says_why(account):
     account.put(KERNEL, OURS, "ERROR").failure = "Failed to allocate\n a machine"
     report = status(account)
     assert report.phase is PowerPhase.OFF
-    assert report.detail == "its run failed: Failed to allocate a machine"
+    why, _, log = report.detail.partition(" (")
+    assert why == "its run failed: Failed to allocate a machine"
+    assert log == f"its log: https://www.kaggle.com/code/{KERNEL})"
 
 
 def test_a_kernel_that_is_not_there_is_off_though_kaggle_only_says_it_may_not_be_seen(account):

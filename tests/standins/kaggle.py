@@ -42,6 +42,7 @@ USER, KEY, TOKEN = "ann", "s3cret-0123456789", "KGAT_0123456789abcdef0123456789a
 SERVICE = "/v1/kernels.KernelsApiService/"
 LONGEST_S = 12 * 3600
 AT_ONCE = 2
+SLOW_S = 20.0
 QUOTA = "Maximum weekly GPU quota of {:.2f} hours reached."
 SESSIONS = "Maximum batch GPU session count of {} reached."
 DENIED = "Permission 'kernels.get' was denied"
@@ -95,7 +96,8 @@ class Kernel:
 
 class Kaggle:
     """One account. `fates`: what happens to the next requests of that name, instead of going well:
-    "lost" (done, and no answer), "half" (done, and the answer is cut short), "page" (HTML), a
+    "lost" (done, and no answer), "slow" (done, and no answer for a while), "half" (done, and the
+    answer is cut short), "page" (HTML), a
     status, a text (the refusal of a push), a whole answer, or seconds to be late by."""
 
     def __init__(self, folder: Path | None = None, env: Mapping[str, str] | None = None) -> None:
@@ -400,6 +402,8 @@ class Handler(BaseHTTPRequestHandler):
             status, found = self._answered(name, body, fate)
         except Refusal as refusal:
             status, found = refusal.status, {"code": refusal.status, "message": str(refusal)}
+        if fate == "slow":
+            time.sleep(SLOW_S)
         if fate == "lost":
             self.close_connection = True
         elif fate == "page":

@@ -1,0 +1,180 @@
+"""A real daemon, and an account at Kaggle that really runs what is pushed to it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+
+import httpx
+import pytest
+
+from tests.e2e.kit import ROOT, Process, free_port, until
+
+HOST = "127.8.7.9"  # loopback too, and nobody else's
+USER = "ann"
+
+
+class Account:
+    """The stand-in of Kaggle as a child; leave it and all that it runs is gone."""
+
+    def __init__(self, folder) -> None:
+        self.process = Process(str(ROOT / "tests/standins/kaggle.py"), "--run", str(folder))
+        said = self.process.first_line()
+        self.api, self.token = said["api"], said["token"]
+        self.file = json.dumps({"username": said["username"], "key": said["key"]})
+
+    def seen(self) -> dict:
+        return httpx.get(f"{self.api}/_control").json()
+
+    def tell(self, **wish) -> dict:
+        return httpx.post(f"{self.api}/_control", json=wish).json()
+
+    def runs(self, *statuses: str) -> list[dict]:
+        return [one for one in self.seen()["runs"] if not statuses or one["status"] in statuses]
+
+    def kill(self) -> None:
+        if self.process.child.poll() is None:
+            self.process.child.stdin.close()
+            self.process.child.wait(20)
+        self.process.kill()
+
+
+@pytest.fixture
+def account(tmp_path):
+    made = Account(tmp_path / "kernels")
+    yield made
+    wrong = made.seen()["wrong"]
+    made.kill()
+    assert wrong == []
+
+
+@pytest.fixture
+def ready(world, account):
+    """A static backend that serves, and one at Kaggle behind it that nobody needs yet."""
+    world.serve_from("main")
+    engine = world.start("engine")
+    port = free_port()
+    world.server["public_url"] = world.url
+    world.credentials |= {"kaggle": account.file, "token": "backend-token-canary-0123456789abcdef"}
+    world.tables["backends.kaggle"] = {
+        "kind": "kaggle",
+        "engine": "openai",
+        "models": ["demo-model"],
+        "priority": 50,
+        "start": "auto",
+        "session": "700h",  # a run is as old as the machine it runs on, which is this one
+        "quota": {"limit": "30h", "per": "week"},
+        "idle_stop": "3s",
+        "kernel": f"{USER}/aion-gpu",
+        "key": {"credential": "kaggle"},
+        "token": {"credential": "token"},
+        "api": account.api,
+        "allow_private": True,
+        "allow_hosts": [HOST],
+        "agent": {
+            "url": f"http://{HOST}:{port}",
+            "listen": HOST,
+            "port": port,
+            "tunnel": "none",
+            "engine_url": f"http://127.0.0.1:{engine}",
+        },
+    }
+    world.tables["services.chat"] = {"backends": ["main", "kaggle"], "failback_after": "1s"}
+    world.boot()
+    world.serves("main")
+    until(lambda: phase(world) == "off", "its status is known", within_s=30)
+    return world
+
+
+def phase(world):
+    return world.api("backends/kaggle")["power"]["phase"]
+
+
+def carried(account) -> str:
+    """The token that the last push carried."""
+    [source] = account.seen()["sources"]
+    return re.search(r'token=\\"([0-9a-f]+)\\"', source)[1]
+
+
+def test_a_kernel_is_pushed_when_it_is_needed_serves_and_is_let_go(ready, account):
+    assert account.runs() == []
+    ready.stop_backend("main")
+    ready.serves("kaggle", within_s=60)
+    [run] = account.runs()
+    assert run["status"] == "RUNNING"
+    assert run["label"] == ready.api("backends/kaggle")["power"]["launch"]
+    assert run["session_s"] == 12 * 3600 - 60
+    # What was pushed opens no second session, and nothing else in it is a secret.
+    token = carried(account)
+    said = {"backend": "kaggle", "url": f"http://{HOST}:1", "started_at": "2026-11-21T00:00:00Z"}
+    again = ready.http.post("/register", json=said, headers={"Authorization": f"Bearer {token}"})
+    assert again.status_code == 401
+    for secret in ready.credentials.values():
+        assert secret not in json.dumps(account.seen()["sources"])
+    assert token not in ready.log()
+    assert account.token not in ready.log()
+    [shown] = [one for one in ready.api("tokens") if one["by"] == f"launch {run['label']}"]
+    assert shown["revoked_at"] is None
+    ready.start("main")
+    ready.serves("main")
+    until(lambda: account.runs("COMPLETE"), "its agent ended it", within_s=60)
+    until(lambda: phase(ready) == "off", "and that is known", within_s=60)
+    assert len(account.runs()) == 1
+    assert "backend_down" not in {
+        one["kind"] for one in ready.api("incidents") if one["subject"] == "kaggle"
+    }
+
+
+def test_what_kaggle_says_is_used_counts(ready, account):
+    account.tell(used_h=12.5)
+    ready.crash()
+    ready.launch()
+
+    def hours():
+        return next(one for one in ready.api("meters") if one["key"] == "kaggle:hours")
+
+    until(lambda: hours()["used"] == pytest.approx(12.5, abs=0.1), "its figure is taken", 60)
+
+
+def test_a_spent_quota_is_told_and_nothing_is_pushed_again(ready, account):
+    account.tell(used_h=30.0)
+    ready.stop_backend("main")
+    until(lambda: "SaveKernel" in account.seen()["asked"], "it was tried", within_s=60)
+    until(lambda: "quota" in ready.api("backends/kaggle")["power"]["detail"], "it is told", 30)
+    assert account.runs() == []
+    assert account.seen()["asked"].count("SaveKernel") == 1
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("fate", ["slow", 4.0], ids=["after the push", "on its way"])
+def test_a_daemon_killed_while_it_pushes_does_not_push_again(ready, account, fate):
+    account.tell(fates={"SaveKernel": [fate]})
+    ready.stop_backend("main")
+    until(lambda: "SaveKernel" in account.seen()["asked"], "it pushes", within_s=60, every_s=0.005)
+    ready.crash()
+    assert ready.daemon.child.returncode == -signal.SIGKILL
+    ready.launch()
+    ready.serves("kaggle", within_s=150)
+    assert len(account.runs()) == 1
+    assert account.seen()["asked"].count("SaveKernel") == 1
+
+
+@pytest.mark.timeout(240)
+def test_an_orphan_of_a_restored_database_ends_within_ten_minutes(ready, account, tmp_path):
+    ready.stop()
+    shutil.copytree(ready.state, tmp_path / "before")
+    ready.launch()
+    ready.serves("main")
+    ready.stop_backend("main")
+    ready.serves("kaggle", within_s=60)
+    ready.crash()
+    shutil.rmtree(ready.state)
+    shutil.copytree(tmp_path / "before", ready.state)
+    ready.start("main")
+    ready.launch()
+    ready.serves("main", within_s=60)
+    until(lambda: account.runs("COMPLETE"), "its agent was let in no more", within_s=120)
+    until(lambda: phase(ready) == "off", "and it is known to be off", within_s=120)
+    assert len(account.runs()) == 1
