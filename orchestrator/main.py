@@ -20,9 +20,10 @@ from typing import Any
 import structlog
 import uvloop
 
-from jobs import SCHEDULE, backing
+from jobs import backing
 from jobs.base import BackupTools, KeepaliveTools, Tools
 from jobs.runner import Runner
+from jobs.schedule import SCHEDULE
 from orchestrator import __version__
 from orchestrator.assembly import Assembly, Outside
 from orchestrator.core.events import Flagged

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from jobs.backup import source
+from jobs.backup.archives import Archive
 from jobs.backup.catalogue import pick, read
-from jobs.backup.clients import Clients, environment, find
+from jobs.backup.clients import Clients, find
 from jobs.backup.errors import BackupError, NotComplete, SourceFailed
 from jobs.backup.form import Manifest, Plan
 from jobs.backup.ports import Clock, Tell, nobody
-from jobs.backup.restore import MANAGED, Into, apply, contents, fetched
+from jobs.backup.restore import MANAGED, Into, apply, ask, contents, fetched
 from jobs.backup.scratch import SUPABASE_ROLES, Scratch, own_server, scratch
 from jobs.backup.stores.base import Store
 
@@ -134,15 +135,15 @@ def _rows(place: Scratch, manifest: Manifest, skip: tuple[str, ...], plan: Plan)
 
 
 def _schema(
-    clients: Clients, archive: Path, place: Scratch, skip: tuple[str, ...], plan: Plan
+    clients: Clients, archive: Archive, place: Scratch, skip: tuple[str, ...], plan: Plan
 ) -> list[str]:
     """Compare definitions: those in the archive with those of what was restored."""
     plain = ["--schema-only", "--no-owner", "--no-acl", "--file=-"]
     but = [f"--exclude-schema={name}" for name in skip]
-    wanted = _lines([clients.path("pg_restore"), *plain, *but, str(archive)], environment())
+    wanted = _lines(ask(clients, archive, *plain, *but))
     with source.door(place.boss, plan.timeouts, Path(plan.spool)) as env:
         dumped = [clients.path("pg_dump"), *plain, *but, f"--dbname=service={source.SERVICE}"]
-        found = _lines(dumped, env)
+        found = _lines(_said(dumped, env))
     if skip:  # what those schemas are made with is not restored
         wanted = Counter({k: v for k, v in wanted.items() if not k.startswith(b"CREATE SCHEMA ")})
     wrong = [f"missing: {_shown(line)}" for line in (wanted - found).elements()]
@@ -151,13 +152,17 @@ def _schema(
     return _few(wrong)
 
 
-def _lines(argv: list[str], env: dict[str, str]) -> Counter[bytes]:
+def _lines(text: bytes) -> Counter[bytes]:
+    return Counter(line for line in text.splitlines() if not _NOISE.match(line))
+
+
+def _said(argv: list[str], env: dict[str, str]) -> bytes:
     done = subprocess.run(argv, capture_output=True, check=False, env=env, timeout=_SCHEMA_S)
     if done.returncode:
         raise NotComplete(
             f"{Path(argv[0]).name}: {source.told(done.stderr.decode(errors='replace'), '')}"
         )
-    return Counter(line for line in done.stdout.splitlines() if not _NOISE.match(line))
+    return done.stdout
 
 
 def _canary(place: Scratch, plan: Plan) -> list[str]:

@@ -10,17 +10,20 @@ import hashlib
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from jobs.backup import source
+from jobs.backup import asking, source
 from jobs.backup.clients import Clients, environment, find
 from jobs.backup.errors import NotComplete, SourceFailed
-from jobs.backup.form import ARCHIVE, MANIFEST, SEALED, SUMS, DumpId, Manifest, Plan, Sealed
-from jobs.backup.pipeline import Bounds, Streamed, check_room, program, stream
+from jobs.backup.form import MANIFEST, SUMS, DumpId, Manifest, Plan, Sealed, archive_name
+from jobs.backup.packing import PACKED
+from jobs.backup.pipeline import Streamed, stream
 from jobs.backup.ports import Clock, Tell, nobody
+from jobs.backup.programs import Bounds, check_room, program
 from jobs.backup.stores.base import disagreement, hash_file
 from jobs.backup.stores.landing import landing, sync_folder
 from orchestrator.childside import redact
@@ -39,7 +42,7 @@ def make(
     `ToolMissing`, `NotComplete`, `NoRoom`, `WrongKey`; then nothing of it is left.
     """
     spool = Path(plan.spool)
-    server = source.look(plan.dsn, plan.timeouts)
+    server, parts = asking.ask(plan.dsn, plan.timeouts)
     clients = find(server.num, tls=server.tls, pg_bin=plan.pg_bin)
     guess = previous.size * GROWTH if previous else server.size * FIRST_GUESS
     check_room(spool, int(guess) + plan.limits.min_free_bytes)
@@ -48,7 +51,7 @@ def make(
     work.mkdir(parents=True, mode=0o700)
     try:
         began = clock.steady()
-        streamed = _stream(plan, server, clients, work, clock, tell)
+        streamed = _stream(plan, server, parts, clients, work, clock, tell)
         dumped = clock.steady()
         manifest = _describe(plan, dump, previous, server, clients, streamed, clock.wall())
         reread(work / manifest.archive, manifest, tell)
@@ -61,14 +64,21 @@ def make(
 
 
 def _stream(
-    plan: Plan, server: source.Server, clients: Clients, work: Path, clock: Clock, tell: Tell
+    plan: Plan,
+    server: source.Server,
+    parts: Mapping[str, str],
+    clients: Clients,
+    work: Path,
+    clock: Clock,
+    tell: Tell,
 ) -> Streamed:
     bounds = Bounds(plan.timeouts.dump_s, plan.timeouts.silence_s, plan.limits.min_free_bytes)
-    sealed = plan.encrypt is not None
-    hidden = source.secrets(plan.dsn)
+    level = around(plan, clients)
+    name = archive_name(packed=bool(level), sealed=plan.encrypt is not None)
+    hidden = source.secrets(plan.dsn, parts)
     with (
-        source.door(plan.dsn, plan.timeouts, work, tls=server.tls) as env,
-        landing(work / (SEALED if sealed else ARCHIVE)) as out,
+        source.doorway(parts, plan.timeouts, work, tls=server.tls) as env,
+        landing(work / name) as out,
         program(arguments(plan, clients), env, work, stdin=subprocess.DEVNULL, stdout=-1) as dumper,
         program(
             [*_gently(), clients.path("pg_restore"), "--data-only", "--file=-"],
@@ -82,6 +92,7 @@ def _stream(
             dumper,
             proof,
             out,
+            level=level,
             recipient=plan.encrypt.recipient if plan.encrypt else "",
             kinds=kinds(plan),
             bounds=bounds,
@@ -120,14 +131,20 @@ def arguments(plan: Plan, clients: Clients) -> list[str]:
     return [*argv, f"--dbname=service={source.SERVICE}"]
 
 
+def around(plan: Plan, clients: Clients) -> int:
+    """Return the level of zstd around the archive, 0 where it is compressed inside or not at all.
+
+    pg_dump's own compression, but for its zstd, takes most of the CPU of a dump.
+    """
+    return 0 if clients.zstd else plan.level
+
+
 def compression(plan: Plan, clients: Clients) -> str:
-    """Return what pg_dump compresses with, inside the archive: zstd where it can."""
-    if plan.level == 0:
-        return "0"
-    if clients.zstd:
-        return f"zstd:{plan.level}"
-    level = str(min(plan.level, 9))
-    return f"gzip:{level}" if clients.major >= 16 else level  # noqa: PLR2004 - release notes of 16
+    """Return what pg_dump compresses with, inside the archive: zstd where it can, else nothing.
+
+    What is compressed inside pg_restore can read piece by piece, without unpacking all of it first.
+    """
+    return f"zstd:{plan.level}" if clients.zstd and plan.level else "0"
 
 
 def _quoted(name: str) -> str:
@@ -173,7 +190,9 @@ def _describe(
         size=streamed.size,
         sha256=hashes.pop("sha256"),
         plain_sha256=streamed.plain_sha256,
-        compressed=compression(plan, clients),
+        compressed=f"zstd:{plan.level}" if plan.level else "0",
+        packed=PACKED if around(plan, clients) else "",
+        plain_size=streamed.plain_size,
         hashes=hashes,
         encrypted=sealed,
         tables=streamed.tables,

@@ -21,7 +21,7 @@ FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
 SUMS: Final = "SHA256SUMS"
 ARCHIVE: Final = "archive.dump"
-SEALED: Final = "archive.dump.age"
+PACKINGS: Final = ("", "zstd")
 STATE: Final = "aion-state"
 """The backup of aion's own state: its name, and of no other."""
 STATE_ARCHIVE: Final = "archive.tar.zst"
@@ -189,7 +189,7 @@ class Plan(Coded):
     exclude: Selection = Selection()
     timeouts: Timeouts = Timeouts()
     pg_bin: str = ""
-    level: int = 1
+    level: int = 3
     exports: tuple[Export, ...] = ()
     syncs: tuple[Sync, ...] = ()
     drill: Drill = Drill()
@@ -278,6 +278,8 @@ class Manifest(Coded):
     """What is known of one dump. It is written last: no dump exists without it.
 
     `size`, `sha256` and `hashes` are of the archive as stored; `plain_sha256` before encryption.
+    `compressed`: by what, at which level. `packed`: "zstd" if the archive as a whole is compressed,
+    "" if pg_restore reads it as it is; `plain_size`: of what pg_restore reads, 0 if not known.
     `hashes` holds further kinds (`md5`, `sha1`, `crc32c`) in hex, for stores that know only those.
     `timings` in seconds; `suspicious` says why it may not count, "" if nothing is wrong.
     """
@@ -300,6 +302,8 @@ class Manifest(Coded):
     suspicious: str = ""
     exports: tuple[ExportPart, ...] = ()
     state: State | None = None
+    packed: str = ""
+    plain_size: int = 0
     format: int = FORMAT
 
     @property
@@ -307,7 +311,7 @@ class Manifest(Coded):
         """The archive's file name in the dump's folder."""
         if self.state:
             return f"{STATE_ARCHIVE}.age" if self.encrypted else STATE_ARCHIVE
-        return SEALED if self.encrypted else ARCHIVE
+        return archive_name(packed=bool(self.packed), sealed=self.encrypted is not None)
 
     @property
     def known(self) -> dict[str, str]:
@@ -346,6 +350,11 @@ class Manifest(Coded):
         return made
 
 
+def archive_name(*, packed: bool, sealed: bool) -> str:
+    """Return the name of a database's archive: compressed around, encrypted around that."""
+    return ARCHIVE + (".zst" if packed else "") + (".age" if sealed else "")
+
+
 def _contradiction(made: Manifest, folder: str) -> str:
     dump = DumpId.parse(made.id)
     if made.format != FORMAT:
@@ -359,4 +368,6 @@ def _contradiction(made: Manifest, folder: str) -> str:
         length = _HEX.get(kind.removeprefix("plain_"), len(value))
         if not re.fullmatch(rf"[0-9a-f]{{{length}}}", value):
             return f"its {kind[:20]} is no hash"
-    return "its size is negative" if made.size < 0 else ""
+    if made.packed not in PACKINGS:
+        return "its packing is none that this aion knows"
+    return "its size is negative" if min(made.size, made.plain_size) < 0 else ""

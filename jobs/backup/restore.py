@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Final
 
 from jobs.backup import source
+from jobs.backup.archives import Archive, opened
 from jobs.backup.catalogue import Found, pick, read
 from jobs.backup.clients import Clients, environment, find
 from jobs.backup.errors import BackupError, Corrupt, NotComplete, NotEmpty, SourceFailed, WrongKey
-from jobs.backup.form import ARCHIVE, MANIFEST, MAX_MANIFEST, Manifest, Timeouts
-from jobs.backup.pipeline import check_room, program
+from jobs.backup.form import MANIFEST, MAX_MANIFEST, Manifest, Timeouts
 from jobs.backup.ports import Tell, nobody
+from jobs.backup.programs import check_room, program
 from jobs.backup.stores.base import Store, hash_file
-from jobs.backup.stores.landing import landing
 from jobs.backup.verify import fetch
 from orchestrator.childside import redact
 
@@ -33,6 +33,7 @@ MANAGED: Final = (
     "supabase_migrations", "vault",
 )  # fmt: skip
 """Schemas that Supabase makes and owns: a new project has its own, and nobody else has any."""
+_ASK_S: Final = 600.0
 _TABLES: Final = (
     "select count(*) from pg_class c join pg_namespace n on n.oid = c.relnamespace"
     " where c.relkind in ('r', 'p', 'v', 'm', 'f', 'S')"
@@ -79,21 +80,21 @@ def restore(
 @contextmanager
 def fetched(
     store: Store, found: Found, identity: str, spool: Path, *, tell: Tell = nobody
-) -> Iterator[tuple[Manifest, Path]]:
+) -> Iterator[tuple[Manifest, Archive]]:
     """Download a dump and yield its manifest and archive, in the clear; both go afterwards."""
     manifest = found.manifest
     if manifest is None:
         raise BackupError(f"{found.id} cannot be used: {found.problem}")
     spool.mkdir(mode=0o700, parents=True, exist_ok=True)
     need_key(manifest, identity)
-    check_room(spool, manifest.size * (2 if manifest.encrypted else 1))
+    check_room(spool, manifest.size)
     with tempfile.TemporaryDirectory(dir=spool, prefix="restore-") as folder:
         local = fetch(store, manifest, Path(folder), tell)
-        yield manifest, opened(local, manifest, identity)
+        yield manifest, opened(local, manifest, identity, Path(folder))
 
 
 @contextmanager
-def local(folder: Path, identity: str, spool: Path) -> Iterator[tuple[Manifest, Path]]:
+def local(folder: Path, identity: str, spool: Path) -> Iterator[tuple[Manifest, Archive]]:
     """Yield manifest and archive, in the clear, of a dump in a folder of this machine."""
     try:
         with (folder / MANIFEST).open("rb") as file:
@@ -117,28 +118,6 @@ def need_key(manifest: Manifest, identity: str) -> None:
         )
 
 
-def opened(archive: Path, manifest: Manifest, identity: str, to: Path | None = None) -> Path:
-    """Return an archive in the clear; decrypted, it is compared with what was dumped."""
-    if not manifest.encrypted:
-        return archive
-    import pyrage  # noqa: PLC0415 - only where something is encrypted
-
-    plain = (to or archive.parent) / ARCHIVE
-    try:
-        key = pyrage.x25519.Identity.from_str(identity.strip())
-        with archive.open("rb") as sealed, landing(plain) as out:
-            pyrage.decrypt_io(sealed, out, [key])
-    except (pyrage.IdentityError, pyrage.DecryptError):
-        plain.unlink(missing_ok=True)
-        raise WrongKey(
-            f"this identity does not open {manifest.id}, which is encrypted for the key "
-            f"{manifest.encrypted.fingerprint}"
-        ) from None
-    if hash_file(plain, ("sha256",))["sha256"] != manifest.plain_sha256:
-        raise Corrupt(f"{manifest.id}, decrypted, is not what was dumped")
-    return plain
-
-
 def into_empty(into: Into) -> source.Server:
     """Ask the target what it is. Raises `NotEmpty` unless its name was said."""
     server = source.look(into.dsn, into.timeouts)
@@ -155,10 +134,11 @@ def into_empty(into: Into) -> source.Server:
     return server
 
 
-def apply(archive: Path, manifest: Manifest, into: Into, spool: Path) -> None:
+def apply(archive: Archive, manifest: Manifest, into: Into, spool: Path) -> None:
     """Give an archive to pg_restore. Raises `SourceFailed` with what it said.
 
     In one transaction everything is restored or nothing; in parallel a failure stops it midway.
+    What cannot be opened into a file for want of room is restored in one transaction.
     """
     server = source.look(into.dsn, into.timeouts)
     # pg_restore must read what pg_dump of the client's version wrote.
@@ -170,23 +150,27 @@ def apply(archive: Path, manifest: Manifest, into: Into, spool: Path) -> None:
         listing.write_text(
             _listing(clients, archive, into), encoding="utf-8", errors="surrogateescape"
         )
-        with source.door(into.dsn, into.timeouts, Path(private), tls=server.tls) as env:
-            argv = _arguments(clients, into, listing, archive)
-            with program(argv, env, Path(private), stdin=subprocess.DEVNULL) as one:
+        with (
+            source.door(into.dsn, into.timeouts, Path(private), tls=server.tls) as env,
+            archive.given() as (named, stdin),
+        ):
+            jobs = into.jobs if archive.seekable else 1
+            argv = [*_arguments(clients, into, listing, jobs), *named]
+            with program(argv, env, Path(private), stdin=stdin) as one:
                 if wrong := one.wait(into.timeouts.dump_s):
                     raise SourceFailed(redact(f"pg_restore {wrong}", hidden))
 
 
-def _arguments(clients: Clients, into: Into, listing: Path, archive: Path) -> list[str]:
+def _arguments(clients: Clients, into: Into, listing: Path, jobs: int) -> list[str]:
     argv = [clients.path("pg_restore"), "--exit-on-error", "--no-password", f"--use-list={listing}"]
     argv += [f"--exclude-schema={name}" for name in into.skip]
-    argv += ["--single-transaction"] if into.jobs <= 1 else [f"--jobs={into.jobs}"]
+    argv += ["--single-transaction"] if jobs <= 1 else [f"--jobs={jobs}"]
     if not into.owners:
         argv += ["--no-owner", "--no-acl"]
-    return [*argv, f"--dbname=service={source.SERVICE}", str(archive)]
+    return [*argv, f"--dbname=service={source.SERVICE}"]
 
 
-def _listing(clients: Clients, archive: Path, into: Into) -> str:
+def _listing(clients: Clients, archive: Archive, into: Into) -> str:
     """Return the archive's list of contents without what the target must or can not be given.
 
     Skipped schemas; and extensions that are not to be had there.
@@ -197,15 +181,24 @@ def _listing(clients: Clients, archive: Path, into: Into) -> str:
     return "\n".join(_wanted(contents(clients, archive), set(into.skip), known)) + "\n"
 
 
-def contents(clients: Clients, archive: Path) -> list[str]:
+def contents(clients: Clients, archive: Archive) -> list[str]:
     """Return the lines of an archive's list of contents. Raises `NotComplete`."""
-    argv = [clients.path("pg_restore"), "--list", str(archive)]
-    done = subprocess.run(argv, capture_output=True, check=False, env=environment(), timeout=600)
+    out = ask(clients, archive, "--list")
+    return out.decode("utf-8", "surrogateescape").splitlines()
+
+
+def ask(clients: Clients, archive: Archive, *options: str) -> bytes:
+    """Return what pg_restore writes of an archive, without a database. Raises `NotComplete`."""
+    with archive.given() as (named, stdin):
+        argv = [clients.path("pg_restore"), *options, *named]
+        done = subprocess.run(
+            argv, stdin=stdin, capture_output=True, check=False, env=environment(), timeout=_ASK_S
+        )
     if done.returncode:
         raise NotComplete(
             f"the archive cannot be read: {source.told(done.stderr.decode(errors='replace'), '')}"
         )
-    return done.stdout.decode("utf-8", "surrogateescape").splitlines()
+    return done.stdout
 
 
 def _wanted(lines: Iterable[str], skip: set[str], known: set[str]) -> Iterator[str]:

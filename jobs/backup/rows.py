@@ -33,6 +33,11 @@ class RowCounter:
 
     def feed(self, piece: bytes) -> None:
         """Take the next piece of the SQL."""
+        if self._in and b"\\" not in piece and not self._kept.startswith(b"\\"):
+            # No block ends in it, and most pieces of most data are like this.
+            self.tables[self._in] += piece.count(b"\n")
+            self._kept = b"" if piece.endswith(b"\n") else b"?"
+            return
         data = self._kept + piece
         while True:
             data, more = self._rows(data) if self._in else self._statements(data)
@@ -50,18 +55,15 @@ class RowCounter:
         if data.startswith(_END):
             self._in = None
             return data[len(_END) :], True
-        # Looking for one byte is sixty times as fast, and most pieces of most data have none.
-        at = data.find(b"\n" + _END) if b"\\" in data else -1
+        at = data.find(b"\n" + _END)
         if at >= 0:
             self.tables[self._in] += data.count(b"\n", 0, at + 1)
             self._in = None
             return data[at + 1 + len(_END) :], True
-        # The last whole line stays, with what follows it: its end may be the end's beginning.
-        last = data.rfind(b"\n")
-        if last < 0:
-            return data, False
-        self.tables[self._in] += data.count(b"\n", 0, last + 1)
-        return data[last + 1 :], False
+        self.tables[self._in] += data.count(b"\n")
+        line = data[data.rfind(b"\n") + 1 :]
+        # Of a row that has begun only what may become the end is kept, else that it has begun.
+        return line if _END.startswith(line) else b"?", False
 
     def _statements(self, data: bytes) -> tuple[bytes, bool]:
         found = _BEGIN.search(data)

@@ -1,5 +1,8 @@
 """The database that is dumped or restored into: asked by psycopg, named to programs by files.
 
+psycopg takes more memory than all the rest of a dump: `jobs.backup.asking` has it in a process of
+its own, and a dump is made with what that one found out.
+
 A password is never in an argument list or an environment: programs find the whole connection in a
 service file and the password in a PGPASSFILE, both 0600 in a private folder that is thrown away.
 """
@@ -86,13 +89,16 @@ def is_supabase(dsn: str) -> bool:
     return parameters(dsn).get("host", "").lower().endswith((".supabase.co", ".supabase.com"))
 
 
-def secrets(dsn: str) -> frozenset[str]:
-    """Return the pieces of a DSN that must not be shown, of one that is not well formed too."""
+def secrets(dsn: str, known: Mapping[str, str] | None = None) -> frozenset[str]:
+    """Return the pieces of a DSN that must not be shown, of one that is not well formed too.
+
+    `known`: its parts, where they were read already.
+    """
     userinfo = dsn.partition("://")[2].rpartition("@")[0]
     found = {userinfo.partition(":")[2]}
     found.update(a or b for a, b in _PASSWORDS.findall(dsn))
     with contextlib.suppress(SourceFailed):
-        known = parameters(dsn)
+        known = parameters(dsn) if known is None else known
         found.update(known[key] for key in _SECRET if key in known)
     pieces: set[str] = set()
     for text in found:
@@ -160,7 +166,16 @@ def door(
     Programs are given `--dbname=service=aion`. `tls`: we reached the server by TLS, so they must
     too, whatever the DSN would let them fall back to. `more` replaces parts of the DSN.
     """
-    given = {**parameters(dsn), **more}
+    with doorway({**parameters(dsn), **more}, timeouts, private, tls=tls) as env:
+        yield env
+
+
+@contextmanager
+def doorway(
+    parts: Mapping[str, str], timeouts: Timeouts, private: Path, *, tls: bool = False
+) -> Iterator[dict[str, str]]:
+    """Do as `door` does, for the parts of a DSN."""
+    given = dict(parts)
     if tls and given.get("sslmode", "prefer") in {"disable", "allow", "prefer"}:
         given["sslmode"] = "require"
     given.setdefault("connect_timeout", str(max(2, int(timeouts.connect_s))))

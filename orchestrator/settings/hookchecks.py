@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Final
 
-from jobs import SCHEDULE, backing
+from jobs import backing
+from jobs.schedule import SCHEDULE
 from orchestrator.settings import credentials
 from orchestrator.settings.positions import Path
 from orchestrator.settings.problems import Problem, dotted, named, nearest

@@ -37,7 +37,7 @@ def test_a_dump_is_made_verified_and_drilled_by_the_child(pg16: Postgres, tmp_pa
     outcome = ask("drill", one)
     assert outcome["ok"], outcome
     assert outcome["rows"] == 500
-    path = next((tmp_path / "s1").rglob("archive.dump"))
+    path = next((tmp_path / "s1").rglob("archive.dump.zst"))
     path.write_bytes(path.read_bytes()[:-1])
     assert not ask("verify", one)["ok"]
     assert not ask("rehash", one, dump=made["dump"]["id"])["ok"]

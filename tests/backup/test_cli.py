@@ -78,7 +78,7 @@ class Box:
         return json.loads(done.stdout)
 
     def spoil(self, store: Path, dump: str) -> None:
-        path = store / dump / "archive.dump"
+        path = store / dump / "archive.dump.zst"
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1
         path.chmod(0o600)
@@ -225,7 +225,7 @@ def test_a_sealed_dump_in_an_rclone_remote_needs_its_identity_and_nothing_else(b
     box.config.write_text(text + sealed)
     done = box.aion("run", "main", "-y")
     assert done.returncode == 0, done.stderr
-    assert list(box.folder.glob("far/kept/main-*/archive.dump.age"))
+    assert list(box.folder.glob("far/kept/main-*/archive.dump.zst.age"))
     empty = pg16.new()
     words = ("restore", "--from", "rclone:far:kept", "--to", no_password(empty), "-y")
     alone = {"config": False, "PGPASSWORD": PASSWORD, "HOME": "/nonexistent"}

@@ -14,6 +14,7 @@ from pathlib import Path
 import psycopg
 import pyrage
 import pytest
+import zstandard
 
 from jobs.backup import dump, source
 from jobs.backup.clients import find
@@ -45,9 +46,14 @@ def test_a_dump_is_an_archive_that_restores_sums_that_sha256sum_accepts_and_a_ma
     subprocess.run(
         ["sha256sum", "--strict", "-c", "SHA256SUMS"], cwd=folder, check=True, capture_output=True
     )
-    archive = folder / "archive.dump"
-    assert made.size == archive.stat().st_size
-    assert made.plain_sha256 == made.sha256 == hashlib.sha256(archive.read_bytes()).hexdigest()
+    stored = folder / "archive.dump.zst"
+    assert made.size == stored.stat().st_size
+    assert made.plain_sha256 == made.sha256 == hashlib.sha256(stored.read_bytes()).hexdigest()
+    assert (made.packed, made.compressed) == ("zstd", "zstd:3")
+    archive = tmp_path / "archive.dump"
+    with stored.open("rb") as packed, archive.open("wb") as plain:
+        zstandard.ZstdDecompressor().copy_stream(packed, plain)
+    assert made.plain_size == archive.stat().st_size
     assert Manifest.load((folder / "manifest.json").read_bytes(), made.id) == made
     assert [(t.schema, t.name, t.rows) for t in made.tables] == [("public", "a", 20_000)]
     assert made.server_version.startswith(str(pg.major))
@@ -128,7 +134,7 @@ def test_a_pg_dump_killed_at_any_byte_leaves_no_dump(
 
 @pytest.mark.parametrize("change", [
     "head -c 0", "head -c 1", "head -c 3000", "head -c $((all - 1))",
-    "sed 's/PGDMP/PGDMQ/'", 'python3 -c "import sys; d = bytearray(sys.stdin.buffer.read()); d[len(d) // 2] ^= 8; sys.stdout.buffer.write(d)"',
+    "sed 's/PGDMP/PGDMQ/'", 'python3 -c "import sys; d = bytearray(sys.stdin.buffer.read()); d[d.index(bytes((10, 0)), len(d) // 2) + 2] ^= 8; sys.stdout.buffer.write(d)"',
 ])  # fmt: skip
 def test_an_archive_that_cannot_be_read_to_its_end_is_no_dump_though_pg_dump_was_content(
     pg16: Postgres, tmp_path: Path, change: str

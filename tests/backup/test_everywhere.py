@@ -61,7 +61,7 @@ def test_nights_of_backups_are_kept_checked_drilled_and_restored(
         query = "select * from a order by i"
         assert before.execute(query).fetchall() == after.execute(query).fetchall()
     assert drill(one, store, clock=clock).problems == ()
-    name = f"{seen[1][0].id}/archive.dump"
+    name = f"{seen[1][0].id}/archive.dump.zst"
     world.flip(name)
     said = {finding.dump: finding.ok for _, finding in survey(store, "main")}
     if said[str(seen[1][0].id)]:  # the store's hash is of what it was given, and it does not know

@@ -92,7 +92,7 @@ def test_a_copy_that_rots_is_found_and_the_other_brings_every_row_back(world, ds
     done = world.aion("backup", "run", "main", "-y")
     assert done.returncode == 0, done.stderr
     (one,) = world.api("backups")
-    archive = stores[0] / one["dump"] / "archive.dump"
+    archive = stores[0] / one["dump"] / "archive.dump.zst"
     archive.chmod(0o600)
     data = bytearray(archive.read_bytes())
     data[len(data) // 3] ^= 1

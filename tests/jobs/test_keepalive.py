@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from jobs import SCHEDULE, keepalive
+from jobs import keepalive
 from jobs.base import KeepaliveSettings, KeepaliveTools, Tools
 from jobs.runner import Runner
+from jobs.schedule import SCHEDULE
 from orchestrator.core.events import Spent
 from orchestrator.core.fleet import apply, resumed, step
 from orchestrator.core.lives import Session

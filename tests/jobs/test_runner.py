@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from jobs import SCHEDULE
 from jobs.base import DeadmanSettings, Job, Tools
 from jobs.deadman import ping
 from jobs.runner import CRASHED, Runner
+from jobs.schedule import SCHEDULE
 from jobs.triggers import cron, every
 from orchestrator.core.events import Flagged
 from orchestrator.core.model import Now

@@ -1,0 +1,65 @@
+"""zstd around a whole archive, where pg_dump has none inside: both ways, in bounded memory."""
+
+from __future__ import annotations
+
+from typing import IO, Final, Protocol, cast
+
+import zstandard
+
+from jobs.backup.errors import Corrupt, NotComplete
+
+PACKED: Final = "zstd"
+"""What a manifest says of an archive that ends in `.zst`."""
+_PIECE: Final = 128 * 1024
+_WINDOW: Final = 1 << 27  # as much as `zstd -d` takes without being told to
+
+
+class Sink(Protocol):
+    """Takes bytes."""
+
+    def write(self, piece: bytes, /) -> int: ...
+
+
+class Packer:
+    """Compresses; what came of it is unpacked again at once, for `proof` to see.
+
+    So the proof reads what a restore will read, and not what was there before compression.
+    """
+
+    def __init__(self, level: int, proof: Sink) -> None:
+        self._packer = zstandard.ZstdCompressor(level=level, write_checksum=True).compressobj()
+        self._unpacker = zstandard.ZstdDecompressor().decompressobj()
+        self._proof = proof
+
+    def pack(self, piece: bytes) -> bytes:
+        """Return what is to be stored next, b"" if there is nothing yet; b"" in: the end."""
+        packed = self._packer.compress(piece) if piece else self._packer.flush()
+        if packed:
+            try:
+                # Not more at once than went in since the last time: a few pieces.
+                self._proof.write(self._unpacker.decompress(packed))
+            except zstandard.ZstdError:
+                raise NotComplete("what was compressed does not unpack") from None
+        if not piece and not self._unpacker.eof:
+            raise NotComplete("what was compressed has no end")
+        return packed
+
+
+class Unpacker:
+    """Decompresses into `out` what is written to it, a bounded piece at a time."""
+
+    def __init__(self, out: Sink) -> None:
+        made = zstandard.ZstdDecompressor(max_window_size=_WINDOW)
+        whole = cast("IO[bytes]", out)  # only `write` is used
+        self._unpacker = made.stream_writer(whole, write_size=_PIECE, closefd=False)
+
+    def write(self, packed: bytes) -> int:
+        """Decompress a piece. Raises `Corrupt`, and what `out` raises."""
+        try:
+            self._unpacker.write(packed)
+        except zstandard.ZstdError:
+            raise Corrupt("what is stored cannot be decompressed") from None
+        return len(packed)
+
+    def flush(self) -> None:
+        """Do nothing: `out` is its owner's to flush."""
