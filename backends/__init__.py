@@ -19,11 +19,9 @@ KINDS: Final[dict[str, str]] = {
     "runpod": "backends.runpod",
     "vast": "backends.vast",
     "libcloud": "backends.libcloud",
+    "colab": "backends.colab",
     "fake": "backends.fake",
 }
-
-PLANNED: Final[frozenset[str]] = frozenset({"colab"})
-"""Kinds that a later version brings: named so that a configuration that uses them is told so."""
 
 ENGINES: Final[tuple[str, ...]] = (
     "openai",
@@ -41,11 +39,11 @@ ENGINES: Final[tuple[str, ...]] = (
 )
 """Names of the engines, without importing what they are (`backends.engines`, `backends.static`)."""
 
-REGISTERS: Final[frozenset[str]] = frozenset({"notebook", "kaggle"})
+REGISTERS: Final[frozenset[str]] = frozenset({"notebook", "kaggle", "colab"})
 """Kinds whose address arrives with a session."""
 
 POWERED: Final[frozenset[str]] = frozenset(
-    {"command", "gce", "kaggle", "libcloud", "runpod", "vast"}
+    {"colab", "command", "gce", "kaggle", "libcloud", "runpod", "vast"}
 )
 """Kinds whose drivers do what `backends.base.Powered` says."""
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from backends import KINDS, PLANNED
+from backends import KINDS
 from backends import options as options_of
 from backends.base import Credential
 from orchestrator.errors import ConfigError
@@ -169,12 +169,8 @@ def _read_options(reading: Reading, name: str, backend: Backend) -> None:
 
 
 def _unknown_kind(path: Path, kind: str) -> Problem:
-    if kind in PLANNED:
-        text = f"kind `{kind}` is not built into this version"
-    else:
-        hint = nearest(kind, KINDS) or f"; known are {', '.join(KINDS)}"
-        text = f"unknown kind `{named(kind)}`{hint}"
-    return Problem(path, f"{dotted(path[:-1])}: {text}")
+    hint = nearest(kind, KINDS) or f"; known are {', '.join(KINDS)}"
+    return Problem(path, f"{dotted(path[:-1])}: unknown kind `{named(kind)}`{hint}")
 
 
 def _read_secrets(reading: Reading, sources: credentials.Sources) -> None:

@@ -115,6 +115,7 @@ def plan(
             "provider": "ec2",
             "node": "gpu-1",
         },
+        "colab": {"accept_terms": True, "allow_hosts": ["*.trycloudflare.com"]},
         "vast": {"url": "http://10.0.0.5:8080", "api_key": {"credential": "k"}, "instance": 7},
     }
     given = needed.get(kind, {})

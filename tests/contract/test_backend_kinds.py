@@ -16,7 +16,7 @@ from tests.backends.worlds import SESSION, HandClock, TableHttp, driver, plan, r
 LIST = {"object": "list", "data": [{"id": "theirs"}]}
 DONE = {"choices": [{"index": 0, "message": {"role": "assistant", "content": ""}}]}
 POLICY = HealthPolicy(timeout_s=0.05, canary_timeout_s=0.05)
-RENTED = ("gce", "runpod", "vast")
+RENTED = ("gce", "libcloud", "runpod", "vast")
 SITUATIONS = ("well", "refused", "denied", "throttled", "broken", "strange", "page")
 VERDICTS = {
     "well": Verdict.OK,
@@ -55,7 +55,7 @@ def made(kind, situation):
     if kind == "api":
         one = plan("api", models=models, secrets=secrets, policy=POLICY, key={"credential": "k"})
         return driver(static(situation, "/v1"), one)
-    if kind in ("notebook", "kaggle"):
+    if kind in ("notebook", "kaggle", "colab"):
         one = plan(kind, models=models, secrets=secrets, policy=POLICY, session=SESSION)
         return driver(static(situation, "/v1"), one)
     if kind == "command":
@@ -70,14 +70,13 @@ def made(kind, situation):
     return driver(TableHttp({}), plan("fake", models=models, policy=POLICY, script=script))
 
 
-KINDS = ("static", "api", "notebook", "kaggle", "command", "fake", *RENTED)
+KINDS = ("static", "api", "notebook", "kaggle", "colab", "command", "fake", *RENTED)
 everywhere = pytest.mark.parametrize("kind", KINDS)
 whatever = pytest.mark.parametrize("situation", SITUATIONS)
 
 
 def test_every_kind_is_held_to_this():
     assert set(KINDS) == set(backends.KINDS)
-    assert not set(backends.KINDS) & backends.PLANNED
 
 
 @everywhere

@@ -198,6 +198,13 @@ KINDS: dict[str, Kind] = {
         status=frozenset({Snag.DENIED, Snag.TRANSIENT, Snag.LOST}),
         stop=frozenset({Snag.DENIED, Snag.TRANSIENT, Snag.LOST}),
     ),
+    "colab": Kind(
+        "tests.backends.test_colab:contract",
+        start=frozenset({Snag.QUOTA, Snag.DENIED, Snag.TRANSIENT, Snag.LOST}),
+        status=frozenset({Snag.DENIED, Snag.TRANSIENT}),
+        stop=frozenset({Snag.DENIED, Snag.TRANSIENT, Snag.LOST}),
+        limits=False,
+    ),
     "libcloud": Kind(
         "tests.standins.ec2:contract",
         start=REFUSED | {Snag.LOST},
