@@ -753,3 +753,23 @@ def test_a_healthy_backend_that_is_alone_serves_to_the_end_of_its_session():
     put(world, "a", session=session(world, 100.0))
     cloud.lives(90, up="a")
     assert world.active == "a"
+
+
+def test_the_provider_of_what_goes_down_is_asked_at_once_and_not_every_second():
+    world, cloud = world_of(backend("a"), vm("v"))
+    cloud.lives(5, up="a")
+    cloud.lives(120, down="a")
+    assert world.active == "v"
+    cloud.lives(20, down="a")
+    cloud.machines["v"].launch = ""
+    before, began = len(cloud.starts), world.at
+    while len(cloud.starts) == before:
+        cloud.lives(1, down="a")
+    assert world.at - began <= 90, "it went by itself: another one is started, not in five minutes"
+    cloud.lives(120, down="a")
+    cloud.mute, cloud.machines["v"].dead = True, True
+    world.forget()
+    cloud.unserved = 0
+    cloud.lives(100, down="a")
+    asked = [one for one in world.effects if isinstance(one, AskPower)]
+    assert 1 <= len(asked) <= 5
