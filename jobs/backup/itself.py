@@ -26,8 +26,8 @@ from jobs.backup.codec import Coded
 from jobs.backup.dump import fingerprint, kinds, publish, reread
 from jobs.backup.errors import NoRoom, NotComplete, Replaced, SourceFailed, WrongKey
 from jobs.backup.form import DumpId, Itself, Manifest, Plan, Sealed, State, Table
+from jobs.backup.pipeline import check_room
 from jobs.backup.ports import Clock, Tell, nobody
-from jobs.backup.programs import check_room
 from jobs.backup.stores.base import CHUNK, digests, hash_file
 from jobs.backup.stores.landing import landing
 from orchestrator import __version__
@@ -138,7 +138,7 @@ def look(path: Path) -> Held:
                 raise NotComplete(f"aion's own database is damaged: {_line(str(found[0]))}")
             return _held(database)
     except (sqlite3.Error, TypeError, ValueError) as error:
-        raise NotComplete(f"that is no database of aion's: {_line(error)}") from None
+        raise NotComplete(f"that is no sound database of aion's: {_line(error)}") from None
 
 
 def _held(database: sqlite3.Connection) -> Held:

@@ -23,8 +23,8 @@ from jobs.backup.catalogue import Found
 from jobs.backup.errors import Corrupt, NotComplete, WrongKey
 from jobs.backup.form import Manifest
 from jobs.backup.itself import CONFIG, CREDENTIALS, DATABASE, INDEX, LARGEST_TEXT, TOKEN, Index
+from jobs.backup.pipeline import check_room
 from jobs.backup.ports import Tell, nobody
-from jobs.backup.programs import check_room
 from jobs.backup.stores.base import CHUNK, Store, hash_file
 from jobs.backup.stores.landing import landing
 from jobs.backup.verify import fetch
@@ -170,5 +170,8 @@ def _exactly(reader: Any, size: int) -> bytes:
 
 def _drained(reader: Any) -> None:
     """Read to the end of the frame, where zstd's own checksum is; there is next to nothing."""
-    if len(reader.read(2 * _BLOCK)) > _BLOCK:
-        raise NotComplete("the archive goes on after its end")
+    left = _BLOCK
+    while piece := reader.read(CHUNK):
+        left -= len(piece)
+        if left < 0:
+            raise NotComplete("the archive goes on after its end")
