@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import structlog
@@ -262,7 +262,7 @@ class Loop:
                 self._call(watcher, event.observation)
         for entry in turn.entries:
             log.info(entry.action, subject=entry.subject, text=entry.text)
-        if turn.world is not None or turn.durable or turn.backends or turn.services:
+        if turn.tick or turn.world or turn.durable or turn.backends or turn.services:
             for callback in self._subscribers:
                 self._call(callback, turn)
         for effect in turn.effects:
@@ -299,8 +299,7 @@ class Loop:
     def _pass_time(self, tick: Tick) -> None:
         """Let time pass even if nothing can be written: else we would seem to have slept."""
         now = self.now()
-        clocks = (now.at, now.wall, tick.boot)
-        apply(self.fleet, Turn(world=replace(self.fleet.world, tick=clocks)))
+        apply(self.fleet, Turn(tick=(now.at, now.wall, tick.boot)))
 
     def _fail(self, envelope: _Envelope, error: StoreError) -> None:
         if envelope.waiter is not None and not envelope.waiter.done():

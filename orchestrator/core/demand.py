@@ -175,6 +175,24 @@ def uncovered(
     return f"nobody serves {service.name}"
 
 
+def _at_ease(draft: Draft, service: Service, *names: str) -> bool:
+    """Say whether this service needs none of these, for who serves it is as cheap and stays.
+
+    `uncovered` would say the same of each of them; asked each second, this looks at one only.
+    """
+    active = draft.service(service.name).active
+    if active is None or active in names or active not in service.backends:
+        return False
+    specs, state = draft.config.backends, draft.backend(active)
+    spec = specs[active]
+    if not spec.assignable or state.drained or ends_at(state) < math.inf:
+        return False
+    cheapest = min(TIERS.index(specs[name].tier) for name in names)
+    if TIERS.index(spec.tier) > cheapest:
+        return False
+    return _serves(draft, service, candidate(draft, spec, service))
+
+
 # ── who is to be started, who may go ────────────────────────────────────────────────────────────
 
 
@@ -234,6 +252,8 @@ def to_start(draft: Draft, service_name: str) -> tuple[str, str] | None:
     """Name the one to be started for this service now, and why; None if nobody is."""
     service, state = draft.config.services[service_name], draft.service(service_name)
     members = [name for name in service.backends if draft.config.backends[name].powered]
+    if state.planned is None and members and _at_ease(draft, service, *members):
+        return None
     if _under_way(draft, service.backends):
         return None
     able = [name for name in members if startable(draft, name)]
@@ -274,6 +294,6 @@ def _wanted_by(draft: Draft, service_name: str, name: str) -> bool:
     if plan is not None and plan.to == name and _is_soon(draft, service, name, plan.at):
         return True
     spec = draft.config.backends[name]
-    if not spec.auto_start or draft.backend(name).drained:
+    if not spec.auto_start or draft.backend(name).drained or _at_ease(draft, service, name):
         return False
     return bool(uncovered(draft, service, name, covers(draft, service), but=name))

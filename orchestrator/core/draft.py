@@ -13,6 +13,7 @@ from orchestrator.core.meters import MeterState
 from orchestrator.core.model import (
     Backend,
     BackendState,
+    Clocks,
     Fleet,
     FleetConfig,
     Health,
@@ -37,6 +38,7 @@ class Draft:
 
     fleet: Fleet
     now: Now
+    at: float  # `now.at`, which everybody asks for
     config: FleetConfig
     world: World
     pools: Mapping[str, tuple[str, ...]]
@@ -53,17 +55,14 @@ class Draft:
     seen: str | None = None
     answer: Answer | None = None
     durable: bool = False
+    tick: Clocks | None = None
     stale: dict[str, None] = field(default_factory=dict)
     stirred: dict[str, None] = field(default_factory=dict)
 
     @classmethod
     def of(cls, fleet: Fleet, now: Now) -> Draft:
         """Start a turn on this state."""
-        return cls(fleet=fleet, now=now, config=fleet.config, world=fleet.world, pools=fleet.pools)
-
-    @property
-    def at(self) -> float:
-        return self.now.at
+        return cls(fleet, now, now.at, fleet.config, fleet.world, fleet.pools, tick=fleet.tick)
 
     # ── reading ─────────────────────────────────────────────────────────────────────────────────
 
@@ -160,6 +159,7 @@ class Draft:
         """Close the draft."""
         world = self.world if self.world is not self.fleet.world else None
         config = self.config if self.config is not self.fleet.config else None
+        tick = self.tick if self.tick is not self.fleet.tick else None
         return Turn(
             backends=self.backends,
             services=self.services,
@@ -176,6 +176,7 @@ class Draft:
             seen=self.seen,
             answer=self.answer,
             durable=self.durable,
+            tick=tick,
         )
 
 
@@ -187,6 +188,8 @@ def apply(fleet: Fleet, turn: Turn) -> None:
         fleet.unseen &= set(turn.config.backends)
     if turn.world is not None:
         fleet.world = turn.world
+    if turn.tick is not None:
+        fleet.tick = turn.tick
     if turn.seen is not None:
         fleet.unseen.discard(turn.seen)
     _merge(fleet.backends, turn.backends, lambda state: state is None)

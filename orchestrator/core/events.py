@@ -9,6 +9,7 @@ from orchestrator.core.lives import PastSession, Token
 from orchestrator.core.meters import MeterState, ProviderSaid, Spent
 from orchestrator.core.model import (
     BackendState,
+    Clocks,
     DnsTrouble,
     FleetConfig,
     Incident,
@@ -367,13 +368,15 @@ class Answer:
     problem: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Turn:
     """What one event changes: only the values that differ, and what to do about it.
 
+    Made for each event, so it is not frozen, which costs three times as much; treat it as if.
+
     `durable`: something in here must survive a restart, so it is committed before it is applied or
     carried out. An incident or notice that is over (`closed_at`, `sent_at`) leaves the fleet when
-    applied.
+    applied. `tick`: the clocks of one that says that time passed.
     """
 
     backends: Mapping[str, BackendState | None] = field(default_factory=dict)
@@ -391,3 +394,4 @@ class Turn:
     seen: str | None = None  # a backend that was looked at for the first time since the start
     answer: Answer | None = None
     durable: bool = False
+    tick: Clocks | None = None

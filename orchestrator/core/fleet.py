@@ -53,6 +53,7 @@ from orchestrator.core.events import (
 from orchestrator.core.meters import ProviderSaid, Spent
 from orchestrator.core.model import (
     BackendState,
+    Clocks,
     Fleet,
     Health,
     Incident,
@@ -122,18 +123,19 @@ def _follow_up(draft: Draft) -> None:
 
 def _slept(fleet: Fleet, now: Now) -> float:
     """Seconds for which nothing ran, if that is long enough to matter; else 0."""
-    tick = fleet.world.tick
+    tick = fleet.tick
     if tick is None or now.at - tick[0] <= GAP_S:
         return 0.0
     return now.at - tick[0]
 
 
 def _doubt(draft: Draft, why: str) -> None:
-    tick = draft.world.tick
+    tick = draft.tick
     gap_s = draft.at - tick[0] if tick is not None else 0.0
     # `tick` moves on so that this is said once; boot time went on as well.
     boot = tick[2] + gap_s if tick else 0.0
-    draft.change_world(gap_at=draft.at, tick=(draft.at, draft.now.wall, boot))
+    draft.tick = (draft.at, draft.now.wall, boot)
+    draft.change_world(gap_at=draft.at)
     draft.note("gap", "", f"{why}; everything is looked at again")
     _shift_leases(draft, gap_s)
     evidence.doubt_all(draft)
@@ -150,9 +152,8 @@ def _shift_leases(draft: Draft, gap_s: float) -> None:
 
 
 def _tick(draft: Draft, event: Tick) -> None:
-    before = draft.world.tick
-    clocks = (draft.at, draft.now.wall, event.boot)
-    draft.change_world(tick=clocks)
+    before = draft.tick
+    draft.tick = clocks = (draft.at, draft.now.wall, event.boot)
     elapsed_s = 0.0
     if before is not None and draft.world.gap_at != draft.at:
         elapsed_s = draft.at - before[0]
@@ -175,20 +176,17 @@ def _tick(draft: Draft, event: Tick) -> None:
         _watch_incidents(draft)
 
 
-def _compare_clocks(
-    draft: Draft, before: tuple[float, float, float], after: tuple[float, float, float]
-) -> None:
+def _compare_clocks(draft: Draft, before: Clocks, after: Clocks) -> None:
     """Notice a suspend (boot time ran on) and a step of the wall clock."""
     ran_s = after[0] - before[0]
     for clock, name in ((BOOT, "boot time"), (1, "the wall clock")):
         jump_s = after[clock] - before[clock] - ran_s
         if abs(jump_s) > GAP_S:
-            draft.change_world(tick=after)
             _doubt(draft, f"{name} moved {jump_s:+.0f} s on its own")
             if clock == BOOT and jump_s > 0:
                 metering.slept(draft, jump_s)
                 sessions.slept(draft, jump_s)
-            draft.change_world(tick=after)
+            draft.tick = after
             return
 
 

@@ -292,13 +292,13 @@ def wrongs(draft: Draft, key: str) -> dict[str, dict[str, str]]:
         until = _spent_until(draft, spec) if state.out else None
         moment = _moment(draft, f"meter_spent:{key}", until)
         return {"meter_spent": {**params, **moment}}
+    if percent < LOW and used(state, wall) < HALF * spec.limit:
+        return {}
     again = starts_again(spec, wall)
     at = None if again is None or spec.window.rolling else draft.at + again - wall
     params |= _moment(draft, f"meter_low:{key}", at)
     if percent >= LOW:
         return {"meter_low": {**params, "percent": str(percent)}}
-    if used(state, wall) < HALF * spec.limit:
-        return {}
     told = draft.incident(f"meter_low:{key}") is not None
     if short(state, spec, wall, CALM if told else 1.0) is None:
         return {}

@@ -12,18 +12,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from orchestrator.core.lives import Power, Session, Token
 from orchestrator.core.meters import MeterSpec, MeterState
 from orchestrator.core.onhours import OnHours
 
 
-@dataclass(frozen=True, slots=True)
-class Now:
+class Now(NamedTuple):
     """One reading of the clock: `at` in steady seconds, `wall` in Unix seconds."""
 
     at: float
     wall: float
+
+
+Clocks = tuple[float, float, float]  # steady seconds, wall clock, boot time
 
 
 class Health(StrEnum):
@@ -444,8 +447,7 @@ class World:
     backend last answered well. `gap_at`: when we last woke from not running. `asked_at`: a check
     of the controls is under way since then. `suspected_at`: since then controls fail, and whether
     it is us is open; `cleared_at`: they answered again. `proofs`: when something remote answered
-    well lately. `tick`: the last tick's clocks (steady, wall, boot time), to notice gaps.
-    `settled`: everything was looked at once since the start.
+    well lately. `settled`: everything was looked at once since the start.
     `epoch_floor`: the highest epoch of a service that was removed; a new one goes on from there.
     """
 
@@ -464,7 +466,6 @@ class World:
     cleared_at: float | None = None
     proofs: tuple[float, ...] = ()
     inbound_lost_since: float | None = None
-    tick: tuple[float, float, float] | None = None
     incident_seq: int = 0
     epoch_floor: int = 0
 
@@ -474,7 +475,7 @@ class Fleet:
     """The whole state: a mutable table of frozen values. Only the loop changes it, through `apply`.
 
     `pools`: backend → the services it is in. `unseen`: backends not looked at since the start.
-    `tokens` by id, `meters` by key.
+    `tokens` by id, `meters` by key. `tick`: the last tick's clocks, to notice gaps.
     """
 
     config: FleetConfig
@@ -488,3 +489,4 @@ class Fleet:
     unseen: set[str] = field(default_factory=set)
     tokens: dict[str, Token] = field(default_factory=dict)
     meters: dict[str, MeterState] = field(default_factory=dict)
+    tick: Clocks | None = None

@@ -111,7 +111,15 @@ def _compare(draft: Draft, kinds: tuple[str, ...], subject: str, wrongs: list[Wr
             close_incident(draft, found)
         elif wrong is not None and found is not None and wrong.params != found.params:
             draft.incidents[key] = replace(found, params=wrong.params)
-            draft.durable = True
+            draft.durable |= _told_of(wrong.params) != _told_of(found.params)
+
+
+def _told_of(params: Mapping[str, str]) -> dict[str, str]:
+    """Give what of an incident is worth a write: not how its looks fail, which changes with each.
+
+    Where an agent and a probe complain of different things, that is every second.
+    """
+    return {name: value for name, value in params.items() if name != "reason"}
 
 
 def _compare_flag(draft: Draft, kind: str, subject: str, detail: str) -> None:

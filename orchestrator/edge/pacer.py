@@ -94,15 +94,15 @@ class Pacer:
 
     async def run(self) -> None:
         """Start looks as they fall due, until cancelled."""
+        loop = asyncio.get_running_loop()
         try:
             while True:
                 self._woken.clear()
                 wait_s = self._start_due()
-                try:
-                    async with asyncio.timeout(wait_s):
-                        await self._woken.wait()
-                except TimeoutError:
-                    continue
+                alarm = None if wait_s is None else loop.call_later(wait_s, self._woken.set)
+                await self._woken.wait()
+                if alarm is not None:
+                    alarm.cancel()
         finally:
             for task in list(self._running.values()):
                 task.cancel()

@@ -208,6 +208,11 @@ class Rolling:
         # Long kept: an hour that a full disk held up must not be added a second time.
         self._read = {h for h in self._read if h > hour - READ_HOURS} | {hour}
 
+    @property
+    def changed(self) -> bool:
+        """Whether there are changes to write."""
+        return bool(self._changes)
+
     def take(self, *, tallies: bool) -> Batch:
         """Hand out what is to be written: changes always, tallies when asked for."""
         changes = tuple(self._changes.values())

@@ -270,10 +270,12 @@ class Store:
 
     async def _flush(self, everything: bool) -> None:
         rolling = self._rolling
+        tallies = everything or abs(rolling.at - self._tallied_at) >= self.tally_every_s
+        if not tallies and not rolling.changed:
+            return
         for hour in sorted(rolling.unread()):
             stored = await self._do(partial(queries.tallies, hour=hour))
             rolling.absorb(hour, stored)
-        tallies = everything or abs(rolling.at - self._tallied_at) >= self.tally_every_s
         batch = rolling.take(tallies=tallies)
         if not batch:
             return

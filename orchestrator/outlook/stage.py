@@ -11,7 +11,6 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 from orchestrator.core import health as rules
 from orchestrator.core.draft import NOTHING
@@ -169,10 +168,9 @@ class Stage:
 
     def _pass_time(self) -> None:
         """Say that the daemon ran all the while, whatever ticks were left out."""
-        tick = self.fleet.world.tick
+        tick = self.fleet.tick
         if tick is not None and self.at - tick[0] > UNSLEPT_S and not self.dense:
-            world = replace(self.fleet.world, tick=(self.at, self.wall, self.at))
-            apply(self.fleet, Turn(world=world))
+            apply(self.fleet, Turn(tick=(self.at, self.wall, self.at)))
 
     # ── ticks ───────────────────────────────────────────────────────────────────────────────────
 

@@ -137,7 +137,7 @@ class Discovery:
 
     def _turned(self, turn: Turn) -> None:
         """Note what this turn touched; nothing is done for a turn that shows nowhere."""
-        fleet, at = self._loop.fleet, self._loop.now().at
+        fleet, at = self._loop.fleet, self._loop.turned_at
         if turn.config is not None or self._world != self._world_shown(fleet, at):
             self._rebuild()
             return

@@ -225,8 +225,8 @@ class Registry:
         guarded = sent.host in self._m.world.tunnels
         if guarded is not sent.guarded:
             self.breach("I10", f"{sent.host} is reached by the wrong client")
-        held = (*sent.headers.values(), sent.url, (sent.body or b"").decode())
-        if any(token in text for token in self._tokens for text in held if len(text) > 30):
+        held = "\n".join((*sent.headers.values(), sent.url, (sent.body or b"").decode()))
+        if any(token in held for token in self._tokens):
             self.breach("I10", f"a token goes to {sent.host}")
 
     # ── every few seconds ───────────────────────────────────────────────────────────────────────

@@ -1,8 +1,8 @@
 """Virtual time: an event loop in which waiting takes none, and the clocks of a simulated machine.
 
-The loop is asyncio's own; only its selector is ours. It watches no file: `select(t)` moves the
-clock on by `t` and runs what the world has on its agenda meanwhile. Waiting for nothing is a
-deadlock and is reported; threads are refused, for they would run in real time.
+The loop is asyncio's own, but for how it waits: it watches no file, moves the clock on instead and
+runs what the world has on its agenda meanwhile. Waiting for nothing is a deadlock and is reported;
+threads are refused, for they would run in real time.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import Any, NoReturn
 
 from orchestrator.edge.clock import CarriedClock
@@ -87,52 +88,98 @@ class Time:
         return CarriedClock(self.monotonic, self.wall, self.boot, "simulated")
 
 
-class _Selector:
-    """Stands where asyncio waits for files. `frozen`: the process is dead, nobody waits."""
+class _Handle(asyncio.Handle):
+    """A callback that is due, as asyncio's own, without what is there for debugging."""
 
-    def __init__(self, time: Time) -> None:
-        self._time = time
-        self.frozen = False
+    def __init__(
+        self, callback: Any, args: tuple[Any, ...], loop: VirtualLoop, context: Any
+    ) -> None:
+        self._context = copy_context() if context is None else context
+        self._loop, self._callback, self._args = loop, callback, args
+        self._cancelled, self._repr, self._source_traceback = False, None, None
 
-    def select(self, timeout: float | None) -> list[Any]:
-        if timeout is None:
-            raise Deadlock("no timer is set and nobody is ready")
-        if timeout > 0 and self.frozen:
-            raise Deadlock("a cancelled task waits for a timer")
-        if timeout > 0:
-            self._time.advance(timeout)
-        return []
+
+class _Timer(asyncio.TimerHandle):
+    """A callback that is due at a time of its own."""
+
+    def __init__(
+        self, when: float, callback: Any, args: tuple[Any, ...], loop: VirtualLoop, context: Any
+    ) -> None:
+        self._context = copy_context() if context is None else context
+        self._loop, self._callback, self._args = loop, callback, args
+        self._cancelled, self._repr, self._source_traceback = False, None, None
+        self._when, self._scheduled = when, True
+
+    def __lt__(self, other: _Timer) -> bool:
+        return self._when < other._when
+
+    def cancel(self) -> None:
+        self._cancelled, self._callback, self._args = True, None, None
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
-    """An event loop on `time`. It has no files, no signals and no threads."""
+    """An event loop on `time`. It has no files, no signals and no threads.
+
+    What asyncio does for each callback is most of what a simulated day costs, so it is done here in
+    as few steps as can be, in asyncio's own order.
+    """
 
     def __init__(self, time: Time) -> None:
         super().__init__()
         self._time = time
-        self._selector = _Selector(time)
         self._clock_resolution = 1e-9
+        self._frozen = False  # the process is dead, nobody waits
 
     def time(self) -> float:
         return self._time.monotonic()
 
     def freeze(self) -> None:
         """Let no more time pass: what still runs is cleared away."""
-        self._selector.frozen = True
+        self._frozen = True
+
+    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:
+        handle = _Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
+
+    def call_at(
+        self, when: float, callback: Any, *args: Any, context: Any = None
+    ) -> asyncio.TimerHandle:
+        timer = _Timer(when, callback, args, self, context)
+        heapq.heappush(self._scheduled, timer)
+        return timer
+
+    def call_later(
+        self, delay: float, callback: Any, *args: Any, context: Any = None
+    ) -> asyncio.TimerHandle:
+        return self.call_at(self._time.monotonic() + delay, callback, *args, context=context)
 
     def _run_once(self) -> None:
-        """Do as asyncio does, without looking for files and timers while somebody is ready.
-
-        No time passes meanwhile. This is what most of a simulated day consists of.
-        """
+        """Call whoever is ready; if nobody is, let time pass until somebody may be."""
         ready = self._ready
         if not ready:
-            super()._run_once()
-            return
+            self._wait()
         for _ in range(len(ready)):
             handle = ready.popleft()
             if not handle._cancelled:
                 handle._run()
+
+    def _wait(self) -> None:
+        scheduled, time = self._scheduled, self._time
+        while scheduled and scheduled[0]._cancelled:
+            heapq.heappop(scheduled)
+        if self._stopping:
+            return
+        if not scheduled:
+            raise Deadlock("no timer is set and nobody is ready")
+        wait_s = scheduled[0]._when - time.monotonic()
+        if wait_s > 0:
+            if self._frozen:
+                raise Deadlock("a cancelled task waits for a timer")
+            time.advance(wait_s)
+        due = time.monotonic() + self._clock_resolution
+        while scheduled and scheduled[0]._when < due:
+            self._ready.append(heapq.heappop(scheduled))
 
     def _process_events(self, event_list: list[Any]) -> None:
         assert not event_list
