@@ -129,11 +129,18 @@ def _power(power: Mapping[str, Any] | None, at: str) -> dict[str, str]:
         "because": power["why"],
         "would be started": power["would"],
         "starts": "automatically" if power["auto"] else "when told to",
+        "by its hours": _by_hours(power, at),
         "takes about": f"{power['boot_s']:.0f} s",
         "failed starts": failures if power["failures"] else "",
         "its provider says": power["detail"],
         "without work for": ago(power["idle_since"], at) if power["idle_since"] else "",
     }
+
+
+def _by_hours(power: Mapping[str, Any], at: str) -> str:
+    if power["on_until"]:
+        return f"on until {until(power['on_until'], at)}"
+    return f"on from {until(power['on_from'], at)}" if power["on_from"] else ""
 
 
 def _since(text: str | None, at: str) -> str:

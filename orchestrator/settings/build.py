@@ -22,7 +22,7 @@ from orchestrator.core.model import (
 )
 from orchestrator.edge.alerts import AlertSettings, Channel
 from orchestrator.edge.dns.base import DnsSettings
-from orchestrator.settings import backups, dnschecks, quotas, schema
+from orchestrator.settings import backups, dnschecks, hours, quotas, schema
 from orchestrator.settings.carriers import Config
 from orchestrator.settings.checks import url_of
 from orchestrator.settings.policies import policy
@@ -137,6 +137,7 @@ def _backend(reading: Reading, name: str) -> Backend:
         session_s=given.session,
         powered=starts,
         auto_start=auto,
+        on_hours=hours.of(given),
         idle_stop_s=given.idle_stop or (IDLE_STOP_S if auto else None),
         health=policy(reading.settings, given, url),
     )

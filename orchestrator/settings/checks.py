@@ -16,6 +16,7 @@ from orchestrator.settings import (
     credentials,
     dnschecks,
     hookchecks,
+    hours,
     keepalivechecks,
     launchchecks,
     quotas,
@@ -37,13 +38,25 @@ _NOT_YET = {
     "session": "only what registers itself has sessions, so nothing ends with this",
     "start": "aion cannot start a backend of this kind",
     "idle_stop": "aion cannot stop a backend of this kind",
+    "on_from": "aion cannot start a backend of this kind",
+    "on_until": "aion cannot stop a backend of this kind",
+    "on_days": "aion cannot start a backend of this kind",
 }
 
 
 def check(reading: Reading) -> None:
     """Add what is wrong to the reading's problems, and what surprises to its warnings."""
     groups = (_names, _server, _health, _backends, _services, _secrets)
-    tables = (dnschecks, hookchecks, keepalivechecks, clientchecks, quotas, launchchecks, backups)
+    tables = (
+        dnschecks,
+        hookchecks,
+        keepalivechecks,
+        clientchecks,
+        quotas,
+        hours,
+        launchchecks,
+        backups,
+    )
     for group in (*groups, *(table.check for table in tables)):
         reading.problems += group(reading)
     for notes in (_unused, _surprises, keepalivechecks.notes, backups.notes):
@@ -213,7 +226,7 @@ def _unused(reading: Reading) -> Iterator[Problem]:
         if backend.kind not in KINDS:
             continue
         options = reading.options.get(name)
-        does = dict.fromkeys(("start", "idle_stop"), powered(backend.kind, options))
+        does = dict.fromkeys(_NOT_YET, powered(backend.kind, options))
         does["session"] = registers(backend.kind, options)
         for key, text in _NOT_YET.items():
             if does.get(key):

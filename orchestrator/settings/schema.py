@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from backends.base import Credential
 from orchestrator.settings.values import (
     Chat,
+    Days,
     Duration,
     Host,
     Interval,
@@ -27,6 +28,7 @@ from orchestrator.settings.values import (
     Place,
     Recipient,
     Resolver,
+    TimeOfDay,
     TimeZone,
     Url,
     Window,
@@ -194,6 +196,12 @@ class Backend(Table):
     """Who starts it."""
     idle_stop: Interval | None = None
     """Stop it after so long without work."""
+    on_from: TimeOfDay | None = None
+    """From then on it should be on, whoever needs it …"""
+    on_until: TimeOfDay | None = None
+    """… until then, by the timezone of the file; over midnight if that is earlier."""
+    on_days: Days | None = None
+    """On these days, such as "mon-fri" or ["saturday", "sunday"]; absent: every day."""
     keepalive: KeepAlive | None = None
     """For a host that sleeps when nobody asks."""
 
@@ -392,7 +400,7 @@ class Backup(Table):
     exclude: BackupNames = BackupNames()
     pg_bin: str = ""
     """The folder of pg_dump and pg_restore; absent: looked for."""
-    level: Annotated[int, Field(ge=1, le=19)] = 1
+    level: Annotated[int, Field(ge=1, le=19)] = 3
     """Of the archive's compression."""
     timeouts: BackupTimeouts = BackupTimeouts()
     export: list[dict[str, Any]] = []

@@ -22,6 +22,7 @@ from orchestrator.settings.problems import nearest
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 CREDENTIAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _WINDOW = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)", re.ASCII)
+WEEK = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _LONGEST_S = 3650 * 86400.0
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 _LOCAL_SUFFIXES = (".local", ".lan", ".internal", ".home.arpa", ".localhost")
@@ -109,6 +110,37 @@ def window(text: object) -> tuple[dt.time, dt.time]:
     if begin == end:
         raise ValueError("begins and ends at the same time")
     return begin, end
+
+
+def time_of_day(text: object) -> int:
+    """Read `"08:00"` as minutes of the day; `"24:00"` is its end."""
+    match = re.fullmatch(r"([01]\d|2[0-3]):([0-5]\d)|(24):(00)", _text(text), re.ASCII)
+    if match is None:
+        raise ValueError('expected a time of day in quotes, such as "08:00"')
+    hours, minutes = (int(part) for part in match.groups() if part is not None)
+    return hours * 60 + minutes
+
+
+def days(given: object) -> tuple[int, ...]:
+    """Read `"mon-fri"`, `"sat, sun"` or a list of such, as days of which Monday is 0."""
+    parts = given if isinstance(given, list | tuple) else _text(given).split(",")
+    found: set[int] = set()
+    for part in parts:
+        first, dash, last = (word.strip() for word in _text(part).partition("-"))
+        begin = _day(first)
+        end = _day(last) if dash else begin
+        found |= {(begin + step) % 7 for step in range((end - begin) % 7 + 1)}
+    if not found:
+        raise ValueError("an empty list; leave it out for every day")
+    return tuple(sorted(found))
+
+
+def _day(word: str) -> int:
+    for number, name in enumerate(WEEK):
+        if word.lower() in {name, name[:3]}:
+            return number
+    hint = nearest(word.lower(), WEEK)
+    raise ValueError(f'expected days, such as "mon-fri" or ["saturday", "sunday"]{hint}')
 
 
 def listen(text: object) -> tuple[str, int]:
@@ -280,6 +312,14 @@ def _window_text(times: tuple[dt.time, dt.time]) -> str:
     return "-".join(f"{time:%H:%M}" for time in times)
 
 
+def _time_text(minutes: int) -> str:
+    return f"{minutes // 60:02d}:{minutes % 60:02d}"
+
+
+def _days_text(found: tuple[int, ...]) -> list[str]:
+    return [WEEK[day] for day in found]
+
+
 def _listen_text(where: tuple[str, int]) -> str:
     host, port = where
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -302,6 +342,8 @@ Period = Annotated[
 ]
 TimeZone = Annotated[str, *_checked(timezone, _TEXT)]
 Window = Annotated[tuple[dt.time, dt.time], *_checked(window, _TEXT, _window_text)]
+TimeOfDay = Annotated[int, *_checked(time_of_day, _TEXT, _time_text)]
+Days = Annotated[tuple[int, ...], *_checked(days, {"anyOf": [_TEXT, _LIST]}, _days_text)]
 Chat = Annotated[int | str, *_checked(chat, {"type": ["integer", "string"]})]
 Listen = Annotated[tuple[str, int], *_checked(listen, _TEXT, _listen_text)]
 Host = Annotated[str, *_checked(hostname, _TEXT)]

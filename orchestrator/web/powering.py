@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-from orchestrator.core import metering
+from orchestrator.core import metering, onhours
 from orchestrator.core.demand import boot_s
 from orchestrator.core.durations import spoken
+from orchestrator.core.hours import clock
 from orchestrator.core.lives import Power, PowerPhase
 from orchestrator.core.model import Backend, BackendState, Fleet, Now
 from orchestrator.web.standing import rfc3339
@@ -20,7 +21,8 @@ class PowerView(View):
 
     `auto`: it is started by itself when it is needed, not before `retry_at`; `boot_s`: within how
     many seconds nine of ten starts were up; `failures` of starts in a row; `idle_since`: nobody has
-    needed it from then; `would`: why it would be started if aion did not only observe.
+    needed it from then; `would`: why it would be started if aion did not only observe. `on_until`:
+    it should be on until then by its hours; `on_from`: when they begin next.
     """
 
     phase: str
@@ -35,12 +37,17 @@ class PowerView(View):
     idle_since: Time | None
     boot_s: float
     would: str
+    on_until: Time | None
+    on_from: Time | None
 
 
-def power_view(state: BackendState, backend: Backend, now: Now) -> PowerView | None:
+def power_view(state: BackendState, backend: Backend, now: Now, zone: str) -> PowerView | None:
     """Show one backend's power; None if aion can neither start nor stop it."""
     if not backend.powered:
         return None
+    hours = backend.on_hours
+    until = onhours.until(hours, zone, now.wall)
+    again = None if hours is None else onhours.next_from(hours, zone, now.wall)
     power = state.power or Power()
     return PowerView(
         phase=power.phase.value,
@@ -55,7 +62,13 @@ def power_view(state: BackendState, backend: Backend, now: Now) -> PowerView | N
         idle_since=rfc3339(power.idle_since, now),
         boot_s=round(boot_s(state), 3),
         would=power.would,
+        on_until=_time(until),
+        on_from=_time(again),
     )
+
+
+def _time(wall: float | None) -> Time | None:
+    return None if wall is None else rfc3339(wall, Now(wall, wall))
 
 
 def words(fleet: Fleet, name: str, now: Now) -> str:
@@ -71,8 +84,12 @@ def words(fleet: Fleet, name: str, now: Now) -> str:
         return f"started {for_} ago ({power.why}), which takes about {spoken(boot_s(state))}"
     if power.phase is PowerPhase.STOPPING:
         return f"being stopped for {for_}: {power.why or 'by its provider'}"
+    zone = fleet.config.timezone
+    until = onhours.until(backend.on_hours, zone, now.wall)
     if power.phase is PowerPhase.ON:
-        return "" if power.launch else "it is on, though not by us"
+        if not power.launch:
+            return "it is on, though not by us"
+        return "" if until is None else f"on until {clock(until, zone)} by its hours"
     if not backend.auto_start:
         return "off; it is started by hand alone"
     if key := metering.lacking(fleet, name, now):
@@ -80,7 +97,19 @@ def words(fleet: Fleet, name: str, now: Now) -> str:
     if power.failures or (power.retry_at or 0.0) > now.at:
         wait = spoken(max(0.0, (power.retry_at or now.at) - now.at))
         return f"off; it may be started in {wait}" + (f" ({power.detail})" if power.detail else "")
-    return "off; it is started when nobody cheaper can serve"
+    return _when(backend, zone, now)
+
+
+def _when(backend: Backend, zone: str, now: Now) -> str:
+    """Say when one that is off is started by itself."""
+    why = "off; it is started when nobody cheaper can serve"
+    if backend.on_hours is None:
+        return why
+    until = onhours.until(backend.on_hours, zone, now.wall)
+    if until is not None:
+        return f"off in its hours, which end {clock(until, zone)}"
+    again = onhours.next_from(backend.on_hours, zone, now.wall)
+    return why if again is None else f"{why}, and {clock(again, zone)} by its hours"
 
 
 def families(fleet: Fleet) -> Iterator[Metric]:

@@ -321,7 +321,7 @@ def backend_view(fleet: Fleet, name: str, now: Now) -> BackendView:
         canary_at=rfc3339(state.canary_at, now),
         session=session_view(name, session, now) if session else None,
         pending=session_view(name, state.pending, now) if state.pending else None,
-        power=power_view(state, backend, now),
+        power=power_view(state, backend, now, fleet.config.timezone),
         restart_url=backend.restart_url,
         hand_start_s=by_hand_s(state) if state.hand_starts else None,
         services=[one.name for one in services if name in one.backends],

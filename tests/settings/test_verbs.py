@@ -32,6 +32,17 @@ def aion(tmp_path):
     return run
 
 
+def test_show_writes_hours_as_they_would_be_read(aion, tmp_path):
+    vm = '[backends.vm]\nkind = "fake"\npower = "boot 5s"\nstart = "auto"\n'
+    given = 'on_from = "22:00"\non_until = "24:00"\non_days = "mon-tue"\n'
+    (tmp_path / "aion.toml").write_text(vm + given)
+    shown = json.loads(aion("config", "show", "--json").stdout)["values"]
+    values = {one["key"]: one["value"] for one in shown}
+    assert values["backends.vm.on_from"] == "22:00"
+    assert values["backends.vm.on_until"] == "24:00"
+    assert values["backends.vm.on_days"] == ["monday", "tuesday"]
+
+
 def test_check_says_in_one_line_that_all_is_well(aion, tmp_path):
     (tmp_path / "aion.toml").write_text(LAB)
     done = aion("config", "check")
