@@ -68,7 +68,8 @@ class BackupSettings:
             yield from {password, unquote(password)} - {""}
         if plan.itself:
             yield from plan.itself.credentials.values()
-        for copy in plan.copies:
+        places = [copy for one in plan.syncs for copy in (one.source, *one.to)]
+        for copy in (*plan.copies, *places):
             for access in filter(None, (copy.access, copy.expire)):
                 yield from filter(None, (access.hub_token, access.google, access.rclone_config))
 

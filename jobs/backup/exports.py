@@ -24,7 +24,7 @@ from jobs.backup.dump import fingerprint
 from jobs.backup.errors import BackupError, Corrupt, NotComplete, StoreBroken
 from jobs.backup.form import Copy, Export, Plan, Sealed
 from jobs.backup.outcome import Outcome, patiently
-from jobs.backup.parts import Held, Part
+from jobs.backup.parts import Held, Part, Written
 from jobs.backup.stores.base import Store, hash_file
 from jobs.backup.stores.landing import landing
 
@@ -278,30 +278,7 @@ def _write(
             )
         if not rows.count:
             return None
-        hashes = dict(written.hashes)
-        sha256, number = hashes.pop("sha256"), end.sequence + 1 if end else 1
-        part = Part(
-            backup=plan.name,
-            export=one.name,
-            sequence=number,
-            created_at=datetime.fromtimestamp(ports.clock.wall(), UTC),
-            file=f"{number:09d}-{sha256[:12]}.jsonl.zst{'.age' if recipient else ''}",
-            rows=rows.count,
-            key=one.key,
-            kind=rows.kind,
-            after=since.last,
-            first=rows.first,
-            last=rows.last,
-            columns=rows.columns,
-            size=written.size,
-            sha256=sha256,
-            plain_size=written.plain_size,
-            plain_sha256=written.plain_sha256,
-            query=hashlib.sha256(one.query.encode()).hexdigest(),
-            before=end.sha256 if end else "",
-            hashes=hashes,
-            encrypted=Sealed(fingerprint(recipient)) if recipient else None,
-        )
+        part = _part(plan, one, ports.clock.wall(), end, rows, written)
         if wrong := parts.proved(work, part):
             raise NotComplete(wrong)
         work.replace(spool / part.file)
@@ -310,6 +287,35 @@ def _write(
         return part
     finally:
         work.unlink(missing_ok=True)
+
+
+def _part(
+    plan: Plan, one: Export, wall: float, end: Part | None, rows: exportsql.Rows, made: Written
+) -> Part:
+    hashes = dict(made.hashes)
+    sha256, number = hashes.pop("sha256"), end.sequence + 1 if end else 1
+    return Part(
+        backup=plan.name,
+        export=one.name,
+        sequence=number,
+        created_at=datetime.fromtimestamp(wall, UTC),
+        file=f"{number:09d}-{sha256[:12]}.jsonl.zst{'.age' if plan.encrypt else ''}",
+        rows=rows.count,
+        key=one.key,
+        kind=rows.kind,
+        after=end.last if end else None,
+        first=rows.first,
+        last=rows.last,
+        columns=rows.columns,
+        size=made.size,
+        sha256=sha256,
+        plain_size=made.plain_size,
+        plain_sha256=made.plain_sha256,
+        query=hashlib.sha256(one.query.encode()).hexdigest(),
+        before=end.sha256 if end else "",
+        hashes=hashes,
+        encrypted=Sealed(fingerprint(plan.encrypt.recipient)) if plan.encrypt else None,
+    )
 
 
 def _told(pieces: Iterator[bytes], name: str, ports: Ports) -> Iterator[bytes]:

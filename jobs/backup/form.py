@@ -124,13 +124,21 @@ class Export(Coded):
 
 @dataclass(frozen=True, slots=True)
 class Sync(Coded):
-    """A folder or remote copied to others; `versions`: changed files are kept by date."""
+    """A folder or remote copied to others; `versions`: changed files are kept by date.
+
+    `keep`: so many versions, 0 for all. `exclude`: patterns of paths. `allow_empty`: a source
+    without any file is taken for the truth. `gone`: nothing is changed when more than this part of
+    the files is gone, until that is accepted.
+    """
 
     name: str
     source: Copy
     to: tuple[Copy, ...]
     versions: bool = True
-    bandwidth_bps: int = 0
+    keep: int = 0
+    exclude: tuple[str, ...] = ()
+    allow_empty: bool = False
+    gone: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)

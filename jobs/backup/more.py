@@ -11,6 +11,7 @@ from jobs.backup.exports import Deleting, export
 from jobs.backup.form import Copy, Plan
 from jobs.backup.outcome import Kind, Outcome
 from jobs.backup.stores.base import Store
+from jobs.backup.syncs import sync
 
 if TYPE_CHECKING:
     from jobs.backup.run import Ports
@@ -23,7 +24,7 @@ def more(
     return [
         _done("export", one.name, partial(export, plan, one, ports, stores, deleting))
         for one in plan.exports
-    ]
+    ] + [_done("sync", one.name, partial(sync, plan, one, ports)) for one in plan.syncs]
 
 
 def _done(kind: Kind, name: str, do: Callable[[], Outcome]) -> Outcome:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import pairwise
 from pathlib import Path as File
 from typing import Final
@@ -24,7 +26,7 @@ from jobs.backup.form import (
 from jobs.backup.targets import Target
 from jobs.base import BackupSettings
 from orchestrator.errors import ConfigError
-from orchestrator.settings import itself
+from orchestrator.settings import backupmore, itself
 from orchestrator.settings.positions import Path
 from orchestrator.settings.problems import Problem, dotted
 from orchestrator.settings.reading import Reading
@@ -37,7 +39,6 @@ DRILLS: Final = {"daily": DAY_S, "weekly": 7 * DAY_S, "monthly": 30 * DAY_S, "of
 _LOOKED_AT: Final = datetime(2026, 1, 1, tzinfo=UTC)  # any: a schedule's gaps are looked for
 _RUNS: Final = 40
 _INSTANT: Final = timedelta(microseconds=1)
-_NEEDS: Final = {"gs": "google", "hf": "hub_token"}
 
 
 def check(reading: Reading) -> Iterator[Problem]:
@@ -49,6 +50,8 @@ def check(reading: Reading) -> Iterator[Problem]:
             yield Problem(path, f"{dotted(path)}: {text}", on_key=True)
         if reading.sound(path):
             yield from _whole(reading, path, backup)
+    if reading.sound(("backups",)):
+        yield from backupmore.together(reading.settings.backups)
 
 
 def _whole(reading: Reading, path: Path, backup: Backup) -> Iterator[Problem]:
@@ -56,10 +59,7 @@ def _whole(reading: Reading, path: Path, backup: Backup) -> Iterator[Problem]:
     yield from _copies(path, backup)
     yield from _secrets(reading, path)
     yield from itself.check(path, backup)
-    for key in ("export", "sync"):
-        if getattr(backup, key):
-            text = "not built into this version, so nothing would be copied; remove it"
-            yield Problem((*path, key), f"{dotted((*path, key))}: {text}", on_key=True)
+    yield from backupmore.check(path, backup)
     keep = backup.keep
     if not (keep.daily or keep.weekly or keep.monthly or keep.yearly):
         place = (*path, "keep")
@@ -89,13 +89,8 @@ def _copies(path: Path, backup: Backup) -> Iterator[Problem]:
         where = dotted((*path, "copies"))
         if url in backup.copies[:number]:
             yield Problem(place, f"{where}: the same place twice")
-        scheme = Target.parse(url).scheme
-        key = _NEEDS.get(scheme)
-        if key and getattr(backup, key) is None:
-            yield Problem(place, f"{where}: `{scheme}:` needs the credential `{key}`")
-        if scheme == "rclone" and not (backup.rclone_config or backup.rclone_config_path):
-            text = "`rclone:` needs `rclone_config` or `rclone_config_path`"
-            yield Problem(place, f"{where}: {text}")
+        if problem := backupmore.credential_problem(backup, url):
+            yield Problem(place, f"{where}: {problem}")
     if backup.rclone_config and backup.rclone_config_path:
         place = (*path, "rclone_config_path")
         text = "either this or `rclone_config`, not both"
@@ -126,10 +121,11 @@ def notes(reading: Reading) -> Iterator[Problem]:
     yield from itself.notes(reading.settings.backups)
     for name, backup in reading.settings.backups.items():
         path: Path = ("backups", name)
-        if all(url.startswith("file:") for url in backup.copies):
+        places = [*backup.copies, *(url for one in backup.sync for url in one.to)]
+        if all(url.startswith("file:") for url in places):
             text = "every copy is on this machine, and is lost with it"
             yield Problem((*path, "copies"), f"{dotted((*path, 'copies'))}: {text}")
-        if backup.drill == "off" and name != STATE:
+        if backup.drill == "off" and backup.dsn:
             text = "no drill is set, so nothing proves that the dumps restore"
             yield Problem(path, f"{dotted(path)}: {text}", on_key=True)
 
@@ -186,7 +182,7 @@ def _plan(reading: Reading, name: str, state: File) -> Plan:
     return Plan(
         name=name,
         dsn=secret("dsn"),
-        copies=tuple(_copy(reading, name, url) for url in backup.copies),
+        copies=tuple(_copy(reading, name, url, backup.bandwidth) for url in backup.copies),
         spool=str(state / "backups" / name),
         keep=Keep(keep.daily, keep.weekly, keep.monthly, keep.yearly),
         encrypt=Encryption(backup.encrypt.recipient, secret("encrypt", "identity"))
@@ -204,6 +200,8 @@ def _plan(reading: Reading, name: str, state: File) -> Plan:
         ),
         pg_bin=backup.pg_bin,
         level=backup.level,
+        exports=backupmore.exports(backup),
+        syncs=backupmore.syncs(backup, partial(_copy, reading, name)),
         drill=Drill(DRILLS[backup.drill], secret("drill_dsn"), backup.drill_canary),
     )
 
@@ -212,7 +210,7 @@ def _names(names: BackupNames) -> Selection:
     return Selection(tuple(names.schemas), tuple(names.tables))
 
 
-def _copy(reading: Reading, name: str, url: str) -> Copy:
+def _copy(reading: Reading, name: str, url: str, bandwidth_bps: int | None) -> Copy:
     """Give a store what opens it, and nothing of the others'."""
     backup = reading.settings.backups[name]
     target = Target.parse(url)
@@ -230,9 +228,10 @@ def _copy(reading: Reading, name: str, url: str) -> Copy:
         case "gs":
             access = Access(google=secret("google"), can_delete=backup.delete)
             if deleter := secret("google_expire"):
+                access = replace(access, bandwidth_bps=bandwidth_bps or 0)
                 return Copy(target, access, Access(google=deleter))
         case "hf":
             access = Access(hub_token=secret("hub_token"), can_delete=backup.delete)
         case "file":
             access = Access(can_delete=backup.delete)
-    return Copy(target, access)
+    return Copy(target, replace(access, bandwidth_bps=bandwidth_bps or 0))

@@ -24,7 +24,7 @@ _OTHERS = ("dsn", "drill_dsn", "drill_canary", "export", "sync", "pg_bin")
 def check(path: Path, backup: Backup) -> Iterator[Problem]:
     """Yield what a backup says that cannot be, of a database or of aion's own state."""
     if path[-1] != STATE:
-        if backup.dsn is None:
+        if backup.dsn is None and not (backup.sync or backup.export):
             text = "nothing to back up: `dsn` is missing; of aion's own state alone"
             yield Problem(path, f"{dotted(path)}: {text}: [backups.{STATE}]", on_key=True)
         return
@@ -57,7 +57,7 @@ def base(backups: Mapping[str, Backup]) -> str | None:
     """Return the table by which aion's own state is backed up; None: it is not."""
     if STATE in backups:
         return STATE
-    return next((name for name, backup in backups.items() if backup.itself), None)
+    return next((name for name, one in backups.items() if one.itself and one.copies), None)
 
 
 def settings(

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from backends.base import Credential
+from orchestrator.settings.backuptables import STRICT, BackupExport, BackupSync
 from orchestrator.settings.values import (
     Chat,
     Days,
@@ -26,6 +27,7 @@ from orchestrator.settings.values import (
     Models,
     Period,
     Place,
+    Rate,
     Recipient,
     Resolver,
     TimeOfDay,
@@ -49,13 +51,7 @@ Does = Literal[
 class Table(BaseModel):
     """A table of the file: nothing in it changes, nothing unknown is in it."""
 
-    model_config = ConfigDict(
-        frozen=True,
-        strict=True,
-        extra="forbid",
-        hide_input_in_errors=True,
-        use_attribute_docstrings=True,
-    )
+    model_config = STRICT
 
 
 class Server(Table):
@@ -367,7 +363,7 @@ class Backup(Table):
     """A cron line, by the clock of `timezone`: "0 3 * * *"."""
     dsn: Credential | None = None
     """The database: postgresql://user:password@host/name."""
-    copies: Annotated[list[Place], Field(min_length=1, max_length=8)]
+    copies: Annotated[list[Place], Field(max_length=8)] = []
     """Each as file:/abs/path, rclone:remote:path, gs://bucket/prefix or hf://datasets/user/name."""
     itself: bool = True
     """Whether aion's own state goes to these places too."""
@@ -403,8 +399,10 @@ class Backup(Table):
     level: Annotated[int, Field(ge=1, le=19)] = 3
     """Of the archive's compression."""
     timeouts: BackupTimeouts = BackupTimeouts()
-    export: list[dict[str, Any]] = []
-    sync: list[dict[str, Any]] = []
+    bandwidth: Rate | None = None
+    """Bytes a second at most, to and from each place: "2MB"; absent: no limit."""
+    export: Annotated[list[BackupExport], Field(max_length=50)] = []
+    sync: Annotated[list[BackupSync], Field(max_length=50)] = []
 
 
 class Settings(BaseSettings):

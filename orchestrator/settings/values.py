@@ -24,6 +24,7 @@ CREDENTIAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _WINDOW = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)", re.ASCII)
 WEEK = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _LONGEST_S = 3650 * 86400.0
+_BYTES = {"kB": 1000, "MB": 1_000_000, "GB": 1_000_000_000}
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 _LOCAL_SUFFIXES = (".local", ".lan", ".internal", ".home.arpa", ".localhost")
 _SHARED = ipaddress.ip_network("100.64.0.0/10")  # carrier-grade NAT (RFC 6598), Tailscale too
@@ -243,6 +244,20 @@ def recipient(text: object) -> str:
     return str(text)
 
 
+def rate(text: object) -> int:
+    """Read `"500kB"` or `"2MB"`, bytes a second."""
+    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(kB|MB|GB)", _text(text))
+    if found is None or not (made := int(float(found[1]) * _BYTES[found[2]])):
+        raise ValueError('expected bytes a second in quotes, such as "500kB" or "2MB"')
+    return made
+
+
+def rate_text(bytes_s: int) -> str:
+    """Write bytes a second as `rate` reads them back."""
+    unit = next((u for u in ("GB", "MB") if bytes_s % _BYTES[u] == 0), "kB")
+    return f"{bytes_s / _BYTES[unit]:.3f}".rstrip("0").rstrip(".") + unit
+
+
 def is_remote(address: str) -> bool:
     """Tell whether reaching a URL or host takes more than our own machine or local network."""
     host = (split(address).hostname if "://" in address else address) or ""
@@ -345,6 +360,7 @@ Window = Annotated[tuple[dt.time, dt.time], *_checked(window, _TEXT, _window_tex
 TimeOfDay = Annotated[int, *_checked(time_of_day, _TEXT, _time_text)]
 Days = Annotated[tuple[int, ...], *_checked(days, {"anyOf": [_TEXT, _LIST]}, _days_text)]
 Chat = Annotated[int | str, *_checked(chat, {"type": ["integer", "string"]})]
+Rate = Annotated[int, *_checked(rate, _TEXT, rate_text)]
 Listen = Annotated[tuple[str, int], *_checked(listen, _TEXT, _listen_text)]
 Host = Annotated[str, *_checked(hostname, _TEXT)]
 Resolver = Annotated[str, *_checked(resolver, _TEXT)]

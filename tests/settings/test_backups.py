@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from jobs.backup.form import Plan
+from jobs.backup.form import Export, Plan
 from orchestrator.errors import ConfigError
 from orchestrator.settings import diff, load
 
@@ -85,10 +85,56 @@ def test_what_is_wrong_is_shown_with_its_line_and_a_caret(backup, change, line, 
     assert "^" in text
 
 
-@pytest.mark.parametrize("kind", ["export", "sync"])
-def test_exports_and_syncs_are_refused_in_one_clear_line(backup, kind):
-    with pytest.raises(ConfigError, match=f"backups.main.{kind}: not built into this version"):
-        backup(BASE + f'[[backups.main.{kind}]]\nname = "x"\n')
+EXPORT = '[[backups.main.export]]\nname = "chat"\nquery = "select id from t"\nkey = "id"\n'
+SYNC = '[[backups.main.sync]]\nname = "logs"\nfrom = "file:/var/log/ai"\nto = ["file:/mnt/b"]\n'
+
+
+def test_exports_and_syncs_become_parts_of_the_plan(backup):
+    more = EXPORT + 'settle = "10m"\nkeep = 3\n' + SYNC + 'keep = 9\nbandwidth = "1.5MB"\n'
+    (one,) = backup(BASE + 'bandwidth = "500kB"\n' + more).backups
+    assert one.plan.exports == (Export("chat", "select id from t", "id", "wait", 600.0, 3),)
+    assert one.plan.copies[0].access.bandwidth_bps == 500_000
+    (sync,) = one.plan.syncs
+    assert (sync.source.target.url, sync.keep, sync.gone) == ("file:/var/log/ai", 9, 0.5)
+    assert {c.access.bandwidth_bps for c in (sync.source, *sync.to)} == {1_500_000}
+    assert Plan.from_json(json.loads(json.dumps(one.plan.to_json()))) == one.plan
+
+
+def test_a_backup_may_have_syncs_alone_and_the_secrets_of_their_places_are_known(backup):
+    more = SYNC.replace("file:/mnt/b", "gs://bkt/p")
+    config = backup('schedule = "0 3 * * *"\ngoogle = { credential = "key" }\n' + more)
+    (one,) = config.backups
+    assert (one.plan.dsn, one.plan.copies, one.plan.dumps) == ("", (), False)
+    assert ENVIRON["AION_CREDENTIAL_KEY"] in set(one.secrets())
+    assert not any("drill" in line for line in config.warnings)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (BASE.replace("dsn", "#dsn") + EXPORT, "`dsn` is missing"),
+        (BASE.replace("copies", "#copies"), "`copies` is missing"),
+        (BASE + EXPORT.replace("select id from t", "drop table t"), "neither select nor with"),
+        (BASE + EXPORT + EXPORT, "two are called chat"),
+        (BASE + EXPORT.replace('"chat"', '"../x"'), "a name is"),
+        (BASE + EXPORT + 'colour = "red"\n', "unknown key"),
+        (BASE + EXPORT + 'late = "maybe"\n', 'expected "wait" or "ignore"'),
+        (BASE + SYNC.replace("from", "form"), "did you mean `from`?"),
+        (BASE + SYNC.replace("file:/mnt/b", "gs://bkt/p"), "needs the credential `google`"),
+        (BASE + SYNC.replace("file:/mnt/b", "rclone:d:p"), "needs `rclone_config`"),
+        (BASE + SYNC.replace("file:/mnt/b", "file:/var/log"), "are within each other"),
+        (BASE + SYNC.replace("file:/mnt/b", "file:/mnt/a/x"), "is also where the copies of main"),
+        (BASE + SYNC + SYNC.replace("logs", "more"), "is also where the files of main/logs"),
+        (BASE + "delete = false\n" + SYNC, "takes `delete = true`"),
+        (BASE + SYNC + 'bandwidth = "fast"\n', "expected bytes a second"),
+        (BASE + SYNC + "gone = 1.5\n", "must be at most 1"),
+        (BASE + SYNC.replace('["file:/mnt/b"]', '["s3://b"]'), "is no place for a copy"),
+    ],
+)
+def test_what_is_wrong_with_exports_and_syncs_is_told_in_one_line_each(backup, text, said):
+    with pytest.raises(ConfigError) as caught:
+        backup(text)
+    assert said in str(caught.value)
 
 
 def test_a_drill_of_what_is_encrypted_needs_the_key(backup):

@@ -50,6 +50,8 @@ _FLAGS: Final = (
     # Drive's bin counts against its quota for 30 days: what is deleted there makes no room.
     "--drive-use-trash=false",
 )
+_MANY: Final = ("--transfers", "4", "--checkers", "8", "--links")
+"""For many files at once, small ones mostly; it comes after the above, and wins."""
 _PUBLIC: Final = frozenset(
     (
         *("type", "scope", "provider", "region", "remote", "hashes", "vendor", "env_auth", "host"),
@@ -95,6 +97,7 @@ class Rclone:
     """One rclone with one configuration, whose file is ours alone and gone after `close`."""
 
     def __init__(self, url: str, access: Access, private: Path) -> None:
+        self.partial: StoreBroken | None = None
         self._url, self._private = url, private
         self._program = find_program(access.rclone)
         self._bandwidth = access.bandwidth_bps
@@ -122,12 +125,15 @@ class Rclone:
         progress: Progress = silent,
         total: int = 0,
         missing_ok: bool = False,
+        many: bool = False,
     ) -> bytes | None:
         """Run `rclone *args` and return its output, None if it found nothing and that is right.
 
-        Raises `StoreBroken` and its kinds; `ToolMissing`. What `progress` raises ends it.
+        `many`: files, of which some may fail without the others; then `partial` says why. Raises
+        `StoreBroken` and its kinds; `ToolMissing`. What `progress` raises ends it.
         """
-        argv = [self._program, *args, *_FLAGS]
+        argv = [self._program, *args, *_FLAGS, *(_MANY if many else ())]
+        self.partial = None
         argv += ["--config", self._config] if self._config else []
         argv += ["--bwlimit", f"{self._bandwidth}B"] if self._bandwidth else []
         try:
@@ -149,7 +155,11 @@ class Rclone:
         # 1.60 ends with 1 where newer ones end with 4.
         if missing_ok and (status in _MISSING or any(_NO_FILE in line for line in log.lines)):
             return None
-        raise self._broken(status, log.lines)
+        failure = self._broken(status, log.lines)
+        if not many or type(failure) not in {StoreUnreachable, Corrupt}:
+            raise failure
+        self.partial = failure
+        return out
 
     def _broken(self, status: int, lines: Sequence[str]) -> StoreBroken:
         text = "\n".join(lines)

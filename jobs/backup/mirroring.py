@@ -1,0 +1,215 @@
+"""Bringing a mirror up to date: what differs is copied, verified, and then said to be there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from jobs.backup import snapshots
+from jobs.backup.errors import StoreBroken, StoreFullError
+from jobs.backup.form import Plan, Sync
+from jobs.backup.mirror import CURRENT, UNNAMED, VERSIONS, Tree, access_of, telling
+from jobs.backup.snapshots import Item
+from jobs.backup.stores.rcloning import Rclone
+from jobs.backup.syncs import Done, Place, chosen, guard, named
+
+if TYPE_CHECKING:
+    from jobs.backup.run import Ports
+
+FORM: Final = "mirror"
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What is to be done. `wanted`: the source, hashed; `copy`, `gone`: paths."""
+
+    wanted: Mapping[str, Item]
+    copy: frozenset[str]
+    gone: frozenset[str]
+    damaged: frozenset[str]
+    unread: frozenset[str]
+
+
+def bring(_: Plan, one: Sync, place: Place, ports: Ports, *, accepted: bool) -> Done:
+    """Bring one place up to date. Raises `StoreBroken`, `NotComplete`; `ToolMissing`."""
+    done = Done()
+    with trees(one, place) as (source, target):
+        listed = chosen(one, source.files())
+        strange = {path for path in listed if UNNAMED in path}
+        if strange:
+            text = f"{len(strange)} files have names that are not UTF-8, and are not copied"
+            done.problems.append(f"{text}: {named(strange)}")
+        found = {path: item for path, item in listed.items() if path not in strange}
+        guard(one, place.last, found, accepted=accepted)
+        there = target.files(CURRENT, missing_ok=True)
+        work = _compare(found, there, place, source, target)
+        if work.unread:
+            done.problems.append(f"{len(work.unread)} files cannot be read: {named(work.unread)}")
+        if work.damaged:
+            text = (
+                f"{len(work.damaged)} files there were not as they were left, and are copied anew"
+            )
+            done.problems.append(f"{text}: {named(work.damaged)}")
+        _change(one, place, source, target, work, done, ports)
+        _expire(one, place, target)
+    return done
+
+
+@contextmanager
+def trees(one: Sync, place: Place) -> Iterator[tuple[Tree, Tree]]:
+    """Open both sides by one rclone."""
+    access = access_of(one.source, place.copy)
+    slowest = [c.access.bandwidth_bps for c in (one.source, place.copy) if c.access.bandwidth_bps]
+    access = replace(access, bandwidth_bps=min(slowest, default=0))
+    rclone = Rclone(place.copy.target.url, access, place.private)
+    try:
+        source = Tree.of(one.source, rclone, place.private)
+        yield source, Tree.of(place.copy, rclone, place.private)
+    finally:
+        rclone.close()
+
+
+def _compare(
+    found: Mapping[str, Item], there: Mapping[str, Item], place: Place, source: Tree, target: Tree
+) -> _Work:
+    """Find out what differs; a file is hashed once for each time that it changes."""
+    known = place.last.items if place.last else {}
+    wanted: dict[str, Item] = {}
+    for path, item in found.items():
+        before = known.get(path)
+        if before and (before.size, before.modified) == (item.size, item.modified):
+            if not item.hashes or before.same(item):
+                wanted[path] = replace(item, hashes={**before.hashes, **item.hashes})
+        elif "sha256" in item.hashes:
+            wanted[path] = item
+    left = found.keys() - wanted.keys()
+    kinds = ("sha256", *target.kinds[:1])
+    hashes = source.hashes(left, kinds if "sha256" in source.kinds else ())
+    for path in hashes:
+        wanted[path] = replace(found[path], hashes={**found[path].hashes, **hashes[path]})
+    # Of the same size, and nobody vouches: a crash may have left it so, or another made it.
+    unsure = {
+        path
+        for path, item in wanted.items()
+        if path in there
+        and there[path].size == item.size
+        and not there[path].hashes
+        and not (path in known and known[path].same(item))
+    }
+    seen = target.hashes(unsure, kinds, CURRENT)
+    copy, damaged = set(), set()
+    for path, item in wanted.items():
+        one = there.get(path)
+        same = one is not None and one.size == item.size
+        if one is not None and same:
+            vouched = replace(one, hashes=one.hashes or seen.get(path, {}))
+            same = vouched.same(item) if vouched.hashes else path not in unsure
+        if not same:
+            copy.add(path)
+            if path in known and known[path].same(item):
+                damaged.add(path)
+    unread = found.keys() - wanted.keys()
+    gone = there.keys() - found.keys()
+    return _Work(wanted, *map(frozenset, (copy, gone, damaged, unread)))
+
+
+def _change(
+    one: Sync, place: Place, source: Tree, target: Tree, work: _Work, done: Done, ports: Ports
+) -> None:
+    """Copy, put aside, verify, and say what is there now."""
+    before = dict(place.last.items) if place.last else {}
+    items = {path: before[path] for path in work.unread if path in before}
+    items |= {path: item for path, item in work.wanted.items() if path not in work.copy}
+    if not (work.copy or work.gone) and items == before and place.last is not None:
+        return
+    name = place.next_id(ports, filter(snapshots.is_id, target.folders(VERSIONS)))
+    failure: StoreBroken | None = None
+    if work.copy:
+        total = sum(work.wanted[path].size for path in work.copy)
+        _fits(place, total)
+        failure = target.copy(
+            work.copy,
+            source.root,
+            CURRENT,
+            aside=target.at(VERSIONS, name) if one.versions else "",
+            progress=telling(ports.tell, f"sync {one.name} to {place.copy.target.url}"),
+            total=total,
+        )
+    if work.gone and one.versions:
+        target.move(work.gone, target.at(VERSIONS, name), CURRENT)
+    elif work.gone:
+        target.delete(work.gone, CURRENT)
+    good, kept = _verified(work, before, target)
+    bad = work.copy - good.keys()
+    if bad:
+        _explain(one, source, work, bad, failure, done)
+    place.save(name, source.url, FORM, {**items, **kept, **good}, {}, ports)
+    done.count, done.gone = len(good), len(work.gone)
+    done.size = sum(item.size for item in good.values())
+
+
+def _fits(place: Place, total: int) -> None:
+    room = place.store.room()
+    if room is not None and room.free is not None and room.free < total:
+        url = place.copy.target.url
+        raise StoreFullError(f"{url}: {total} bytes do not fit, {room.free} are free")
+
+
+def _verified(
+    work: _Work, before: Mapping[str, Item], target: Tree
+) -> tuple[dict[str, Item], dict[str, Item]]:
+    """Ask the place what it holds of what was copied: as it should be, or still as before."""
+    kinds = {kind for path in work.copy for kind in work.wanted[path].hashes}
+    listed = target.files(CURRENT, missing_ok=True) if work.copy else {}
+    unvouched = [path for path in work.copy if path in listed and not listed[path].hashes]
+    hashes = target.hashes(unvouched, kinds & set(target.kinds), CURRENT)
+    good, kept = {}, {}
+    for path in work.copy & listed.keys():
+        found = replace(listed[path], hashes=listed[path].hashes or hashes.get(path, {}))
+        if found.same(work.wanted[path]):
+            good[path] = work.wanted[path]
+        elif path in before and found.same(before[path]):
+            kept[path] = before[path]
+    return good, kept
+
+
+def _explain(
+    one: Sync,
+    source: Tree,
+    work: _Work,
+    bad: frozenset[str],
+    failure: StoreBroken | None,
+    done: Done,
+) -> None:
+    """Tell what changed meanwhile, which the next run copies, from what went wrong."""
+    again = chosen(one, source.files())
+    changed = {
+        path
+        for path in bad
+        if path not in again
+        or (again[path].size, again[path].modified)
+        != (work.wanted[path].size, work.wanted[path].modified)
+    }
+    if changed:
+        text = f"{len(changed)} files changed while they were copied, and are copied next time"
+        done.notes.append(f"{text}: {named(changed)}")
+    if bad - changed:
+        why = f" ({failure})" if failure else ""
+        text = f"{len(bad - changed)} files did not arrive{why}: {named(bad - changed)}"
+        done.problems.append(text)
+
+
+def _expire(one: Sync, place: Place, target: Tree) -> None:
+    """Take away versions beyond the newest `keep`; without `keep` none ever goes."""
+    keep = one.keep if one.versions else 1
+    if not keep or len(place.names) <= keep:
+        return
+    oldest = place.names[keep - 1]
+    for name in place.names[keep:]:
+        snapshots.drop(place.store, name)
+    for name in target.folders(VERSIONS):
+        if snapshots.is_id(name) and name <= oldest:
+            target.purge(VERSIONS, name)
+    del place.names[keep:]
