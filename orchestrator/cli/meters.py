@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -14,9 +14,30 @@ STYLE = {0: "good", 80: "warn", 95: "warn", 100: "bad"}
 KILO = 1000.0
 
 
-def meters(ctx: typer.Context) -> None:
-    """Show what is used of each quota, what is left, and when it runs out."""
+def meters(
+    ctx: typer.Context,
+    which: Annotated[
+        str | None, typer.Argument(metavar="[2026-11]", help="Which month; default: this one.")
+    ] = None,
+    *,
+    month: Annotated[
+        bool, typer.Option("--month", help="What a month came to, against the providers' figures.")
+    ] = False,
+) -> None:
+    """Show what is used of each quota, what is left, and when it runs out.
+
+    With --month: what that calendar month took, how often what was started, and what it cost.
+    """
     output, client = ctx.obj.output(), ctx.obj.client()
+    if month or which is not None:
+        receipt = client.get("/api/meters", month=which or "")
+        if output.json:
+            output.data(receipt)
+        else:
+            from orchestrator.cli import receipts
+
+            receipts.show(output, receipt)
+        return
     found = client.get("/api/meters")
     if output.json:
         output.data(found)

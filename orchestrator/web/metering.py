@@ -12,6 +12,7 @@ from orchestrator.core.meters import MeterSpec, MeterState
 from orchestrator.core.model import Fleet, Now
 from orchestrator.core.windows import FOREVER
 from orchestrator.web.ports import LoopPort
+from orchestrator.web.receipts import ReceiptView, receipt
 from orchestrator.web.standing import rfc3339
 from orchestrator.web.views import Time, View
 
@@ -88,8 +89,13 @@ def routes(router: APIRouter, loop: LoopPort) -> None:
     """Add the routes."""
 
     @router.get("/meters", tags=["look"])
-    async def all_meters() -> list[MeterView]:
-        """All that runs out: what is used, what is left, and until when it lasts."""
+    async def all_meters(month: str | None = None) -> list[MeterView] | ReceiptView:
+        """All that runs out: what is used, what is left, and until when it lasts.
+
+        With `month`, such as 2026-11 or empty for this one: what that month came to.
+        """
+        if month is not None:
+            return receipt(loop.fleet, loop.now(), month)
         return meter_views(loop.fleet, loop.now())
 
 

@@ -30,7 +30,7 @@ from orchestrator.core.model import (
     Tier,
     World,
 )
-from orchestrator.web import bodies, metering, planning, session_views, views
+from orchestrator.web import bodies, metering, planning, receipts, session_views, views
 
 SECRET = "a-new-token-for-colab-0123456789-abcdefgh"
 TOKEN = "token-for-tests-0123456789-abcdefgh"
@@ -149,7 +149,7 @@ class Standin:
             return
         parts = urlsplit(request.path)
         words = [unquote(word) for word in parts.path.split("/")[2:]]
-        found = self._found(words, {k: v[0] for k, v in parse_qs(parts.query).items()})
+        found = self._found(words, {k: v[0] for k, v in parse_qs(parts.query, True).items()})
         if found is None:
             name = words[-1]
             detail = f"there is no {words[0].removesuffix('s')} `{name}`"
@@ -179,6 +179,8 @@ class Standin:
             case ["events"]:
                 after = int(query.get("after", 0))
                 return [line for line in self.lines if line["seq"] > after]
+            case ["meters"] if "month" in query:
+                return _json(receipts.receipt(self.fleet, NOW, query["month"]))
             case ["meters"]:
                 return [_json(one) for one in metering.meter_views(self.fleet, NOW)]
             case ["plan"] if query.get("service", "chat") in self.fleet.config.services:

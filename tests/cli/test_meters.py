@@ -1,12 +1,14 @@
 """`aion meters`: what is left, and when it runs out."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from orchestrator.cli.meters import amount, drawn
 from orchestrator.core.ledger import count, ran
 from orchestrator.core.meters import EGRESS, MeterSpec, MeterState, Unit
+from orchestrator.core.months import Month
 from orchestrator.core.windows import Per, Window
 from tests.cli.standin import AT
 from tests.cli.terminal import aion
@@ -46,6 +48,35 @@ def test_json_is_what_the_daemon_says(metered, at):
     assert found["groq:requests"]["level"] == 100
     assert found["groq:requests"]["left"] == 0
     assert found[EGRESS]["limit"] is None
+
+
+@pytest.fixture
+def billed(metered):
+    """A month in which the provider of colab counted less than we did, and groq's said nothing."""
+    month = Month("2025-11", counted=20.0, corrected=-0.5, said=3.5, ours=4.0, said_at=AT - 3600)
+    gpu = metered.fleet.meters[GPU.key]
+    older = Month("2025-09", counted=11.0)
+    metered.fleet.meters[GPU.key] = replace(gpu, months=(older, month))
+    return metered
+
+
+def test_a_month_shows_our_books_against_the_providers_figures(billed, at):
+    lines = aion("meters", "--month", *at).out.splitlines()
+    assert lines[0] == "2025-11 by UTC, so far"
+    on = next(line.split() for line in lines if line.startswith("colab  "))
+    assert on == ["colab", "20.0", "h"]
+    gpu = next(line for line in lines if line.startswith("colab:hours"))
+    for text in ("20.0 h", "-0.5 h", "19.5 h", "3.5 h", "4.0 h", "-0.5 h"):
+        assert text in gpu
+        gpu = gpu.split(text, 1)[1]
+    assert "2025-09" in lines[-1]
+
+
+def test_a_month_that_is_over_has_no_forecast(billed, at):
+    found = json.loads(aion("meters", "--month", "2025-09", "--json", *at).out)
+    assert (found["month"], found["over"], found["usd_forecast"]) == ("2025-09", True, None)
+    (gpu,) = next(one for one in found["backends"] if one["backend"] == "colab")["meters"]
+    assert (gpu["total"], gpu["forecast"], gpu["said"], gpu["differs"]) == (11.0, None, None, None)
 
 
 @pytest.mark.parametrize(

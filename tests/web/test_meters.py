@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from orchestrator.core.events import Reconfigured, Spent
 from orchestrator.core.meters import MeterSpec, Unit
 from orchestrator.core.windows import Per, Window
@@ -38,6 +40,39 @@ def test_meters_are_shown_as_they_stand():
 def test_meters_need_the_admin_token():
     async def test(site):
         assert (await site.client.get("/api/meters")).status_code == 401
+
+    run(test)
+
+
+def test_a_month_says_what_it_took_and_what_it_comes_to():
+    async def test(site):
+        await metered(site)
+        found = (await site.admin.get("/api/meters?month=")).json()
+        assert (found["over"], found["timezone"]) == (False, "UTC")
+        assert found["months"] == [found["month"]]
+        lab = next(one for one in found["backends"] if one["backend"] == "lab")
+        calls = next(one for one in lab["meters"] if one["key"] == "lab:requests")
+        assert calls["counted"] == 85
+        assert calls["forecast"] >= 85
+        assert (calls["said"], calls["differs"]) == (None, None)
+        assert (lab["starts"], lab["usd"]) == (None, 0)
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("month", "status", "says"),
+    [
+        ("1999-12", 404, "nothing is known of 1999-12"),
+        ("2999-12", 404, "nothing is known of 2999-12"),
+        ("november", 422, "expected a month"),
+    ],
+)
+def test_a_month_of_which_nothing_is_known_is_refused(month, status, says):
+    async def test(site):
+        found = await site.admin.get("/api/meters", params={"month": month})
+        assert found.status_code == status
+        assert says in found.json()["detail"]
 
     run(test)
 
