@@ -42,6 +42,7 @@ class VastStandin(RestStandin):
         super().__init__(key)
         self.instances = {number: self._instance(number) for number in instances}
         self.full = False
+        self.quick = False  # nothing takes any time
         self.mapped: dict[str, int] = {}
 
     @property
@@ -77,6 +78,7 @@ class VastStandin(RestStandin):
     def control(self, given: dict) -> None:
         super().control(given)
         self.full = given.get("full", self.full)
+        self.quick = given.get("quick", self.quick)
         self.mapped.update(given.get("mapped", {}))
         if given.get("free"):  # a GPU got free: whatever was queued comes
             self.full = False
@@ -109,6 +111,8 @@ class VastStandin(RestStandin):
         if not number.isdigit():
             raise Refused(400, {"success": False, "error": "invalid_args"})
         one = self.instances.get(int(number))
+        if self.quick:
+            self.settle()
         said = dict(one) if one else None
         self.settle()  # so that it is seen once as it was
         return 200, {"instances": said}
