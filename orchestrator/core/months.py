@@ -114,8 +114,10 @@ def _of(months: tuple[M, ...], new: M) -> M:
 
 
 def _with(months: tuple[M, ...], one: M) -> tuple[M, ...]:
-    others = [each for each in months if each.name != one.name]
-    return tuple(sorted((*others, one), key=lambda each: each.name))[-KEPT:]
+    found = [each for each in months if each.name != one.name]
+    found.append(one)
+    found.sort(key=lambda each: each.name)
+    return tuple(found[-KEPT:])
 
 
 # ── power ───────────────────────────────────────────────────────────────────────────────────────
