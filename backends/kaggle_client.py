@@ -49,8 +49,12 @@ class Trouble(Exception):
 class _Patient(HTTPAdapter):
     """Waits for an answer, but not for ever: the client itself sets no deadline."""
 
+    def __init__(self, answer_s: float) -> None:
+        super().__init__()
+        self._timeout = (CONNECT_S, answer_s)
+
     def send(self, request: Any, *given: Any, **more: Any) -> requests.Response:
-        more["timeout"] = (CONNECT_S, ANSWER_S)
+        more["timeout"] = self._timeout
         return super().send(request, *given, **more)
 
 
@@ -62,8 +66,8 @@ class Client(KaggleHttpClient):  # type: ignore[misc]  # the library has no type
     id of the run last asked for, should Kaggle come to tell it: its answer then has a field more.
     """
 
-    def __init__(self, api: str, auth: dict[str, str]) -> None:
-        self.session_id = 0
+    def __init__(self, api: str, auth: dict[str, str], answer_s: float = ANSWER_S) -> None:
+        self.session_id, self._answer_s = 0, answer_s
         super().__init__(
             KaggleEnv.PROD,
             username=auth.get("username"),
@@ -80,7 +84,7 @@ class Client(KaggleHttpClient):  # type: ignore[misc]  # the library has no type
             session: requests.Session = self._session
             session.trust_env, session.max_redirects = False, 0
             for scheme in ("https://", "http://"):
-                session.mount(scheme, _Patient())
+                session.mount(scheme, _Patient(self._answer_s))
         made: requests.Session = self._session
         return made
 
@@ -109,7 +113,7 @@ def asked(method: Callable[[Q], A], request: Q, *, writes: bool = False) -> A:
     except requests.ConnectTimeout:
         raise Trouble(Snag.TRANSIENT, "Kaggle cannot be reached: no connection in time") from None
     except requests.Timeout:
-        raise Trouble(unknown, f"no answer from Kaggle within {ANSWER_S:g} s") from None
+        raise Trouble(unknown, "no answer from Kaggle in time") from None
     except requests.TooManyRedirects:
         text = "its interface is not at `api`: it points elsewhere, which is not followed"
         raise Trouble(Snag.DENIED, text) from None

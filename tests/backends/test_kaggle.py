@@ -18,7 +18,7 @@ from backends.ipynb import launch_of
 from orchestrator.core.lives import PowerPhase
 from orchestrator.core.powering import Snag, Usage
 from orchestrator.edge.child import run_child
-from orchestrator.errors import ChildFailed
+from orchestrator.errors import ChildFailed, ChildTimedOut
 from tests.backends.worlds import TableHttp, driver, plan
 from tests.standins.kaggle import AT_ONCE, KEY, QUOTA, SESSIONS, TOKEN, USER, Kaggle
 
@@ -333,17 +333,42 @@ def test_whether_a_push_was_made_is_known_or_said_to_be_unknown(account, fate, s
     assert account.made == (1 if fate in ("half", "page", "lost") else 0)
 
 
-def test_a_push_that_is_answered_too_late_is_lost_and_its_status_finds_it(account, monkeypatch):
-    monkeypatch.setattr(kaggle_client, "ANSWER_S", 0.2)
-    account.fates["SaveKernel"] = [2.0]
-    assert start(account).snag is Snag.LOST
-    monkeypatch.setattr(kaggle_client, "ANSWER_S", 20.0)
-    for _ in range(100):
+def test_a_child_that_is_ended_while_kaggle_thinks_leaves_it_unknown_and_its_status_finds_it(
+    account,
+):
+    account.fates["SaveKernel"] = [3.0]
+
+    async def out_of_time(module, payload, *, timeout_s, news=None):
+        child = asyncio.ensure_future(run_child(module, payload, timeout_s=timeout_s))
+        while "SaveKernel" not in account.asked:  # noqa: ASYNC110 - a server in another thread
+            await asyncio.sleep(0.01)
+        child.cancel()
+        await asyncio.gather(child, return_exceptions=True)
+        raise ChildTimedOut(f"{module} took longer than {timeout_s:g} s")
+
+    assert start(account, children=out_of_time).snag is Snag.LOST
+    assert status(account).phase is PowerPhase.OFF
+    for _ in range(2000):
         if (report := status(account)).launch:
             break
     assert report.launch == LAUNCH.label
     assert start(account).snag is Snag.NONE
     assert account.made == 1
+
+
+def test_the_client_waits_for_an_answer_and_not_for_ever(account):
+    client = kaggle_client.Client(account.url, {"token": TOKEN}, answer_s=0.2)
+    account.fates["GetAcceleratorQuotaStatistics"] = [1.0]
+    kernels = kaggle_child.KernelsApiClient(client)
+    request = kaggle_child.ApiGetAcceleratorQuotaStatisticsRequest()
+    for writes, snag in ((True, Snag.LOST), (False, Snag.NONE)):
+        try:
+            kaggle_client.asked(kernels.get_accelerator_quota_statistics, request, writes=writes)
+        except kaggle_client.Trouble as trouble:
+            assert trouble.snag is snag
+            assert "no answer" in trouble.detail
+        else:
+            assert snag is Snag.NONE
 
 
 def test_a_child_that_dies_or_hangs_leaves_it_unknown(account):

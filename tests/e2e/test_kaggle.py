@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import signal
+import subprocess
+import sys
+import textwrap
+import tomllib
 
 import httpx
 import pytest
 
-from tests.e2e.kit import ROOT, Process, free_port, until
+from tests.e2e.kit import ROOT, Process, _environment, free_port, until
 
 HOST = "127.8.7.9"  # loopback too, and nobody else's
 USER = "ann"
@@ -178,3 +183,68 @@ def test_an_orphan_of_a_restored_database_ends_within_ten_minutes(ready, account
     until(lambda: account.runs("COMPLETE"), "its agent was let in no more", within_s=120)
     until(lambda: phase(ready) == "off", "and it is known to be off", within_s=120)
     assert len(account.runs()) == 1
+
+
+# ── docs/kaggle.md ──────────────────────────────────────────────────────────────────────────────
+
+
+def blocks(language: str) -> list[str]:
+    """What the page has to type or to write, in order."""
+    page = (ROOT / "docs/kaggle.md").read_text()
+    found = re.findall(rf"^( *)```{language}\n(.*?)^\1```$", page, re.MULTILINE | re.DOTALL)
+    return [textwrap.dedent(text) for _, text in found]
+
+
+def test_what_the_page_says_works_as_it_is_printed(world, account, tmp_path):
+    [table] = blocks("toml")
+    commands = [line for text in blocks("sh") for line in text.splitlines()]
+    asked, kept, *looks = commands
+    engine, port = world.start("engine"), free_port()
+    more = {
+        "engine": "openai",
+        "models": ["demo-model"],
+        "session": "700h",
+        "start": "manual",
+        "api": account.api,
+        "allow_private": True,
+        "allow_hosts": [HOST],
+        "agent": {
+            "url": f"http://{HOST}:{port}",
+            "listen": HOST,
+            "port": port,
+            "tunnel": "none",
+            "engine_url": f"http://127.0.0.1:{engine}",
+        },
+    }
+    world.tables["backends.kaggle"] = {**tomllib.loads(table)["backends"]["kaggle"], **more}
+    world.tables["services.chat"] = {"backends": ["kaggle"]}
+    world.server["public_url"] = world.url
+    world.write()
+    (tmp_path / "kaggle.json").write_text(account.file)
+
+    def types(line: str) -> subprocess.CompletedProcess:
+        program, *words = shlex.split(line)
+        assert program == "aion"
+        return subprocess.run(
+            [sys.executable, "-m", "orchestrator.cli", "--config", str(world.config), *words],
+            capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path,
+            env=_environment(STATE_DIRECTORY=str(world.state)), stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    assert asked == "aion secret set kaggle"
+    ran = types(kept)
+    assert ran.returncode == 0, ran.stderr
+    world.boot(wait=False)
+    until(lambda: world.http.get("/healthz").status_code == 200, "the daemon answers")
+    until(lambda: phase(world) == "off", "its status is known", within_s=30)
+    said = {}
+    for line in looks:
+        ran = types(line)
+        assert ran.returncode in ((0, 1) if line == "aion doctor" else (0, 3)), ran.stderr
+        said[line] = ran.stdout + ran.stderr
+    assert "kaggle kaggle: Kaggle takes the key" in said["aion doctor"]
+    assert "30.0 of 30 h are left this week" in said["aion doctor"]
+    assert "terms of kaggle" in said["aion doctor"]
+    assert "being started" in said["aion backend start kaggle -y"]
+    world.serves("kaggle", within_s=60)
+    assert len(account.runs("RUNNING")) == 1
