@@ -25,6 +25,7 @@ from tests.e2e.toxics import Proxy
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "admin-token-for-e2e-0123456789abcdefghijklmnop"
 NAME = "ai.example.org"
+BARE = re.compile(r"[A-Za-z0-9_-]+")
 HEALTH = {
     "interval": "500ms",
     "fast_interval": "150ms",
@@ -82,7 +83,10 @@ def _environment(**more: str) -> dict[str, str]:
 
 def quote(value) -> str:
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {quote(one)}" for key, one in value.items()) + " }"
+        pairs = (
+            (key if BARE.fullmatch(key) else json.dumps(key), one) for key, one in value.items()
+        )
+        return "{ " + ", ".join(f"{key} = {quote(one)}" for key, one in pairs) + " }"
     if isinstance(value, list):
         return "[" + ", ".join(map(quote, value)) + "]"
     return json.dumps(value)

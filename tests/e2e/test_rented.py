@@ -1,13 +1,19 @@
 """A real daemon rents: stand-ins of two providers, real engines behind the addresses they give."""
 
+import asyncio
+import json
+import re
 import shutil
 import signal
+import textwrap
+import threading
+import tomllib
 
 import httpx
 import pytest
 
 from tests.e2e.kit import ROOT, Process, until
-from tests.standins import runpod, vast
+from tests.standins import ec2, runpod, vast
 
 POD, BOX = runpod.POD, vast.INSTANCE
 
@@ -154,3 +160,82 @@ def test_a_daemon_that_was_killed_takes_its_pod_back_and_does_not_rent_another(
     world.serves("main")
     until(lambda: running(pods) == [], "it is given back", 60)
     assert pods.asked("POST /v1/pods") == 1
+
+
+# ── the page about it ───────────────────────────────────────────────────────────────────────────
+
+
+class Aws:
+    """EC2's stand-in, in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        self.ec2 = ec2.Ec2()
+        self._await(self.ec2.__aenter__())
+
+    def _await(self, coroutine):
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(90)
+
+    def runs(self) -> list[str]:
+        return self._await(ec2.Truth(self.ec2).runs())
+
+    def kill(self) -> None:
+        self._await(self.ec2.__aexit__())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+def printed() -> tuple[dict, list[str]]:
+    """What the page prints: its backends, and the verbs of `aion` in its boxes."""
+    page = textwrap.dedent(re.sub(r"(?m)^   ", "", (ROOT / "docs/rented.md").read_text()))
+    boxes = re.findall(r"```(toml|sh)\n(.*?)```", page, re.DOTALL)
+    tables = [tomllib.loads(text)["backends"] for kind, text in boxes if kind == "toml"]
+    lines = [line for kind, text in boxes if kind == "sh" for line in text.splitlines()]
+    verbs = [line.removeprefix("aion ") for line in lines if line.startswith("aion ")]
+    return {name: table for each in tables for name, table in each.items()}, verbs
+
+
+def test_what_the_page_about_rented_gpus_prints_works_as_printed(world):
+    backends, verbs = printed()
+    assert list(backends) == ["pod", "made", "box", "vm"]
+    pods, boxes, aws = Provider("runpod"), Provider("vast"), Aws()
+    world._others += [pods, boxes, aws]
+    apis = {"pod": f"{pods.url}/v1", "made": f"{pods.url}/v1", "box": boxes.url, "vm": aws.ec2.url}
+    for name, table in backends.items():
+        given = {key: value for key, value in table.items() if key != "start"}
+        world.tables[f"backends.{name}"] = {**given, "api": apis[name], "start": "manual"}
+    keys = {"runpod": runpod.KEY, "vast": vast.KEY, "aws": json.dumps(ec2.ACCOUNT)}
+    world.serve_from("main")
+    world.credentials |= {name: key for name, key in keys.items() if name != "runpod"}
+    (world.folder / "runpod.key").write_text(runpod.KEY + "\n")
+    secret, check, doctor, *rest = verbs
+    world.write()
+    done = world.aion(*secret.replace("runpod.key", f"{world.folder}/runpod.key").split())
+    assert done.returncode == 0, done.stderr
+    world.boot()
+    world.serves("main")
+    assert world.aion(*check.split()).returncode == 0
+    looked = world.aion(*doctor.split()).stdout
+    assert "RunPod takes the key" in looked
+    assert "0.69 USD an hour" in looked
+    assert "vast.ai takes the key" in looked
+    assert "ec2 takes the account" in looked
+    until(lambda: {phase(world, name) for name in backends} == {"off"}, "all are known")
+    for verb in rest:
+        done = world.aion(*verb.split())
+        assert done.returncode == 0, done.stderr
+        if verb.startswith("backend start"):
+            until(lambda: running(pods), "it runs")
+    until(lambda: not running(pods), "it is stopped")
+    for name, runs in (
+        ("made", lambda: [pod for pod in running(pods) if pod["name"].startswith("aion-")]),
+        ("box", lambda: boxes.seen()["began"]),
+        ("vm", aws.runs),
+    ):
+        assert world.aion("backend", "start", name, "-y").returncode == 0
+        until(runs, f"{name} runs", 40)
+    assert world.aion("backend", "stop", "vm", "-y").returncode == 0
+    until(lambda: aws.runs() == [], "that is stopped too", 40)
