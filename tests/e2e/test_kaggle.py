@@ -55,12 +55,27 @@ def account(tmp_path):
     assert wrong == []
 
 
+def here(engine: int) -> dict:
+    """Say where the agent is on this machine, and the engine behind it."""
+    port = free_port()
+    return {
+        "allow_private": True,
+        "allow_hosts": [HOST],
+        "agent": {
+            "url": f"http://{HOST}:{port}",
+            "listen": HOST,
+            "port": port,
+            "tunnel": "none",
+            "engine_url": f"http://127.0.0.1:{engine}",
+        },
+    }
+
+
 @pytest.fixture
 def ready(world, account):
     """A static backend that serves, and one at Kaggle behind it that nobody needs yet."""
     world.serve_from("main")
     engine = world.start("engine")
-    port = free_port()
     world.server["public_url"] = world.url
     world.credentials |= {"kaggle": account.file, "token": "backend-token-canary-0123456789abcdef"}
     world.tables["backends.kaggle"] = {
@@ -76,15 +91,7 @@ def ready(world, account):
         "key": {"credential": "kaggle"},
         "token": {"credential": "token"},
         "api": account.api,
-        "allow_private": True,
-        "allow_hosts": [HOST],
-        "agent": {
-            "url": f"http://{HOST}:{port}",
-            "listen": HOST,
-            "port": port,
-            "tunnel": "none",
-            "engine_url": f"http://127.0.0.1:{engine}",
-        },
+        **here(engine),
     }
     world.tables["services.chat"] = {"backends": ["main", "kaggle"], "failback_after": "1s"}
     world.boot()
@@ -199,22 +206,13 @@ def test_what_the_page_says_works_as_it_is_printed(world, account, tmp_path):
     [table] = blocks("toml")
     commands = [line for text in blocks("sh") for line in text.splitlines()]
     asked, kept, *looks = commands
-    engine, port = world.start("engine"), free_port()
     more = {
         "engine": "openai",
         "models": ["demo-model"],
         "session": "700h",
         "start": "manual",
         "api": account.api,
-        "allow_private": True,
-        "allow_hosts": [HOST],
-        "agent": {
-            "url": f"http://{HOST}:{port}",
-            "listen": HOST,
-            "port": port,
-            "tunnel": "none",
-            "engine_url": f"http://127.0.0.1:{engine}",
-        },
+        **here(world.start("engine")),
     }
     world.tables["backends.kaggle"] = {**tomllib.loads(table)["backends"]["kaggle"], **more}
     world.tables["services.chat"] = {"backends": ["kaggle"]}
