@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from jobs.base import BackupSettings, BackupTools, Job, Tools
 from jobs.deadman import ping
 from orchestrator.core.events import Flagged
+from orchestrator.core.publishing import REPLACED
 from orchestrator.errors import AionError, ChildFailed
 
 if TYPE_CHECKING:
@@ -113,12 +114,19 @@ async def run(settings: BackupSettings, tools: Tools) -> str:
         raise
     except BackupFailed as error:
         kit.report(Flagged("backup_failed", settings.name, str(error)))
+        if isinstance(error, BackupReplaced):
+            kit.report(Flagged(REPLACED, settings.name, str(error)))
         raise
     kit.report(Flagged("backup_failed", settings.name, ""))
     kit.report(Flagged("backup_stale", settings.name, ""))
+    kit.report(Flagged(REPLACED, settings.name, ""))
     status = await _load(Path(settings.plan.spool), tools.now().wall)
     kit.report(Flagged("backup_filling", settings.name, status.filling(tools.now().wall)))
     return said
+
+
+class BackupReplaced(BackupFailed):
+    """This aion was rebuilt on another machine, which backs up now."""
 
 
 class BackupBusy(BackupFailed):
@@ -158,7 +166,7 @@ async def back_up(settings: BackupSettings, ask: Ask, wall: Callable[[], float])
     status = status.after(answer, wall())
     await _save(status, spool)
     if status.problem:
-        raise BackupFailed(status.problem)
+        raise (BackupReplaced if answer.get("replaced") else BackupFailed)(status.problem)
     status = await _looks(settings, ask, wall, status)
     await _save(status, spool)
     if status.looked:
@@ -239,7 +247,7 @@ def forget(
 ) -> None:
     """End the incidents of backups that the configuration has no more."""
     for name in {one.name for one in old} - {one.name for one in new}:
-        for kind in ("backup_failed", "backup_stale", "backup_filling"):
+        for kind in ("backup_failed", "backup_stale", "backup_filling", REPLACED):
             report(Flagged(kind, name, ""))
 
 

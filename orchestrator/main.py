@@ -201,7 +201,10 @@ class Daemon:
                 asked=self._asked,
             ),
             backups=BackupTools(
-                self._config.backups, self._outside.children, self._loop.report, self._board
+                () if self._shadow else self._config.backups,  # two would write to the same places
+                self._outside.children,
+                self._loop.report,
+                self._board,
             ),
         )
 

@@ -22,7 +22,7 @@ from typing import Any, Final
 from jobs.backup import catalogue, dump
 from jobs.backup.catalogue import Found
 from jobs.backup.copies import Result, copy_all
-from jobs.backup.errors import BackupError, BadManifest, SourceFailed
+from jobs.backup.errors import BackupError, BadManifest, Replaced, SourceFailed
 from jobs.backup.form import MANIFEST, Access, Copy, DumpId, Manifest, Plan
 from jobs.backup.locks import alone, tickets
 from jobs.backup.more import more
@@ -58,6 +58,7 @@ class Report:
 
     dump: Manifest | None = None
     failure: str = ""
+    replaced: bool = False
     copies: list[Result] = field(default_factory=list)
     checks: list[Finding] = field(default_factory=list)
     expired: list[dict[str, Any]] = field(default_factory=list)
@@ -79,6 +80,7 @@ class Report:
             "ok": self.ok,
             "dump": None if made is None else {**made.to_json(), "archive": made.archive},
             "failure": self.failure,
+            "replaced": self.replaced,
             "copies": [one.to_json() for one in self.copies],
             "checks": [one.to_json() for one in self.checks],
             "expired": self.expired,
@@ -227,6 +229,7 @@ class _Run:
                     continue
             except BackupError as error:
                 self.report.failure = str(error)
+                self.report.replaced = isinstance(error, Replaced)
             else:
                 self.report.failure = ""
                 return made

@@ -266,7 +266,10 @@ def _sent(draft: Draft, event: NoticesSent) -> None:
 
 
 def _flagged(draft: Draft, event: Flagged) -> None:
-    if draft.flag(event.kind, event.subject) != event.detail:
+    before = draft.flag(event.kind, event.subject)
+    if event.kind == publishing.REPLACED and event.detail and not (before or draft.observing()):
+        publishing.step_back(draft)
+    if before != event.detail:
         draft.flags[event.kind, event.subject] = event.detail
         draft.durable = True
 

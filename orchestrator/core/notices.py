@@ -41,6 +41,7 @@ FLAGS: Mapping[str, Severity] = {
     "backup_stale": Severity.CRITICAL,
     "backup_filling": Severity.WARNING,
     "config_refused": Severity.WARNING,
+    "replaced": Severity.CRITICAL,
 }
 OF_BACKEND = (
     "backend_down",

@@ -16,6 +16,8 @@ from orchestrator.core.model import DnsTrouble, Phase, Publication
 from orchestrator.core.records import above
 
 DAY_S = 86400.0
+REPLACED = "replaced"
+"""The flag that says that this instance goes on elsewhere."""
 
 
 def _put(draft: Draft, name: str, record: Publication, *, durable: bool) -> None:
@@ -98,13 +100,13 @@ def troubled(draft: Draft, event: DnsTroubled) -> None:
         text = f"{event.service}: DNS {event.trouble.value}: {event.detail}"
         draft.note("dns_trouble", event.service, text)
     if event.replaced and not draft.observing():
-        _step_back(draft)
+        step_back(draft)
     if not state.settled:
         draft.stale[event.service] = None
 
 
-def _step_back(draft: Draft) -> None:
-    """Pause: two of one instance would start and stop the same machines."""
+def step_back(draft: Draft) -> None:
+    """Pause: this instance goes on elsewhere, and two would start and stop the same machines."""
     draft.change_world(paused_since=draft.at, paused_until=None, paused_by="aion", durable=True)
     draft.stirred[""] = None
     for name in draft.config.services:

@@ -201,6 +201,14 @@ KINDS: dict[str, Phrases] = {
         body=(N_("{detail}."), N_("To see what there is: aion backup list {subject}")),
         over=(N_("The backup {subject} is up to date again"),),
     ),
+    "replaced": Phrases(
+        titles=(N_("This aion was rebuilt on another machine and only observes now"),),
+        body=(
+            N_("{detail}."),
+            N_("Stop aion here. If this one is to go on: stop the other, aion rebuild --force."),
+        ),
+        over=(N_("This aion is the one that goes on"),),
+    ),
     "backup_filling": Phrases(
         titles=(N_("A place of the backup {subject} will be full soon"),),
         body=(N_("{detail}."), N_("Make room there, or keep less.")),

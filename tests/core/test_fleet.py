@@ -14,6 +14,7 @@ from orchestrator.core.events import (
     DnsTroubled,
     Drain,
     Failover,
+    Flagged,
     NameChecked,
     Observed,
     Pause,
@@ -607,6 +608,18 @@ def test_who_was_rebuilt_elsewhere_only_observes_from_then_on():
     since = world.fleet.world.paused_since
     world.give(event)
     assert world.fleet.world.paused_since == since
+
+
+def test_who_finds_a_successor_in_the_backups_observes_until_the_operator_resumes():
+    world = published()
+    world.give(Flagged("replaced", "aion-state", "dump 7 is another machine's"))
+    assert world.fleet.world.paused_since is not None
+    assert "replaced:aion-state" in world.fleet.incidents
+    world.give(Resume())
+    world.give(Flagged("replaced", "aion-state", "dump 8 is another machine's"))
+    assert world.fleet.world.paused_since is None  # told once; the operator knows better
+    world.give(Flagged("replaced", "aion-state", ""))
+    assert "replaced:aion-state" not in world.fleet.incidents
 
 
 def test_a_higher_epoch_of_somebody_else_is_respected():

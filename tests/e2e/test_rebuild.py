@@ -21,7 +21,7 @@ from tests.e2e.kit import ROOT, World, _environment, free_port, until
 
 __all__ = ["pg16"]
 NOTEBOOK = "notebook-token-0123456789-abcdefghijklmnop"
-BUDGET_S = 60.0  # promised: five minutes
+BUDGET_S = 300.0  # as promised; it takes some seconds
 
 
 @pytest.fixture
@@ -162,7 +162,8 @@ def test_the_old_machine_that_comes_back_gives_way_and_starts_nothing(kept, key,
         assert back.aion("job", "run", "backup-aion-state", "-y").returncode == 1
         found = {one["name"]: one["problem"] for one in back.api("backups")}
         assert "was rebuilt: this one is the old one" in found["aion-state"]
-        assert "dns_newer" not in world.kinds()
+        until(lambda: "replaced" in back.kinds(), "it is told as what it is")
+        assert not {"dns_newer", "replaced"} & world.kinds()
         assert world.api("status")["paused"] is None
 
 

@@ -129,6 +129,16 @@ def test_what_went_wrong_is_an_incident_until_the_next_that_goes_well(it, change
     assert not it.open
 
 
+def test_a_successor_found_in_a_store_is_told_of_by_a_flag_of_its_own(it):
+    it.answers["run"] = {**WELL, "ok": False, "failure": "rebuilt", "dump": None, "replaced": True}
+    with pytest.raises(backing.BackupReplaced):
+        it.run()
+    assert set(it.open) == {"backup_failed", "replaced"}
+    it.answers["run"] = WELL
+    it.run()
+    assert not it.open
+
+
 def test_how_far_a_run_is_can_be_seen_while_it_lasts_and_not_after(it):
     it.run()
     assert it.seen is not None
