@@ -23,7 +23,8 @@ from orchestrator.settings.positions import Path
 from orchestrator.settings.problems import Problem, dotted, named, nearest
 from orchestrator.settings.schema import Backend, Settings
 
-WHOLE_FILES = frozenset({"rclone_config", "google", "google_expire"})
+WHOLE_FILES = frozenset({"rclone_config", "google", "google_expire", "account"})
+"""Keys of backups and backends whose credential is a file of several lines."""
 _ROUNDS = 50  # each leaves something out, so a few are enough
 
 
@@ -186,7 +187,7 @@ def _read_secrets(reading: Reading, sources: credentials.Sources) -> None:
         if bad_name is None:
             reading.credentials[dotted(path)] = name
         try:
-            lines = path[:1] == ("backups",) and path[-1] in WHOLE_FILES
+            lines = path[0] in ("backups", "backends") and path[-1] in WHOLE_FILES
             reading.secrets[path] = credentials.find(name, sources, lines=lines)
         except ConfigError as error:
             reading.problems.append(Problem(path, str(error), secret=bad_name is not None))

@@ -185,3 +185,17 @@ def test_a_new_token_is_strong_and_a_short_or_dull_one_is_not():
     assert weakness(new_token()) is None
     assert weakness("a" * 64)
     assert weakness("0123456789abcdef")
+
+
+def test_an_account_s_key_of_several_lines_is_one_credential(tmp_path):
+    path = tmp_path / "aion.toml"
+    path.write_text(
+        '[backends.vm]\nkind = "gce"\nproject = "my-project-1"\nzone = "europe-west4-a"\n'
+        'instance = "gpu-1"\nport = 8000\naccount = { credential = "sa" }\n'
+    )
+    folder = tmp_path / "credentials"
+    folder.mkdir(mode=0o700)
+    (folder / "sa").touch(mode=0o600)
+    (folder / "sa").write_text('{\n  "type": "service_account"\n}\n')
+    plan = load(path, environ={}).plans["vm"]
+    assert plan.secrets["account"] == '{\n  "type": "service_account"\n}'
