@@ -42,6 +42,7 @@ NETS: dict[str, tuple[str, ...]] = {
     "guard": ("tests/web/test_guard.py",),
     "simulation": ("tests/simulation/test_short.py",),
     "power": ("tests/core/test_power.py",),
+    "whereabouts": ("tests/core/test_whereabouts.py",),
     "providers": ("tests/edge/test_power.py", "tests/backends/test_command.py"),
 }
 
@@ -64,6 +65,7 @@ class Fish:
 HEALTH = "orchestrator/core/health.py"
 SESSIONS = "orchestrator/core/sessions.py"
 CHOICE = "orchestrator/core/choice.py"
+WHEREABOUTS = "orchestrator/core/whereabouts.py"
 ASSIGNMENT = "orchestrator/core/assignment.py"
 DEMAND = "orchestrator/core/demand.py"
 PROVIDER = "orchestrator/core/provider.py"
@@ -366,9 +368,41 @@ FISH = (
         "nobody at the name",
         "everything down: the name points at the gateway",
         ASSIGNMENT,
-        "return (spec.targets if spec is not None else ()) or service.dns.gateway",
-        "return spec.targets if spec is not None else ()",
+        "return service.dns.gateway",
+        "return ()",
         ("rules", "simulation"),
+    ),
+    Fish(
+        "a name that stays at what is stopped",
+        "a name points at a machine's address only while that machine is on",
+        WHEREABOUTS,
+        "power.phase in (PowerPhase.OFF, PowerPhase.STOPPING):",
+        "power.phase is PowerPhase.OFF:",
+        ("whereabouts",),
+    ),
+    Fish(
+        "a stop that waits for no name",
+        "what is stopped on purpose is stopped once its name has moved away",
+        POWER,
+        "not (asked or power.forced) and whereabouts.named(draft, name)",
+        "asked and whereabouts.named(draft, name)",
+        ("whereabouts",),
+    ),
+    Fish(
+        "a machine kept for its name",
+        "a name that cannot be moved keeps no machine running",
+        WHEREABOUTS,
+        "AWAY_FIRST_S = 15.0",
+        "AWAY_FIRST_S = 1e9",
+        ("whereabouts",),
+    ),
+    Fish(
+        "nobody asked after a fall",
+        "the provider of what goes down is asked at once",
+        POWER,
+        "draft.at >= power.look_at or _fell_since(state, power, draft.at)",
+        "draft.at >= power.look_at",
+        ("power",),
     ),
     Fish(
         "an old service's epochs again",
