@@ -26,6 +26,7 @@ _READY_S = 30.0
 STORIES = {
     "failover": "two backends, a slow fallback and the daemon",
     "sessions": "a notebook, its successor and the daemon",
+    "power": "a box at home, three machines to rent and the daemon",
     "backup": "a database, two places for copies and the daemon",
 }
 
@@ -45,6 +46,7 @@ def demo(
     Nothing is configured and nothing stays behind: Ctrl-C ends it all. With --script a story of
     a minute at most is played: exit 0 if each of its steps was observed, 1 if one was not.
     `failover` kills backends; `sessions` has notebooks register, end and follow each other;
+    `power` has machines started when they are needed, never twice, and stopped within a budget;
     `backup` damages a copy, restores from the other, and rebuilds a machine that is gone.
     """
     if story not in STORIES:
@@ -98,10 +100,15 @@ async def _play(given: Given, story: str, *, script: bool) -> int:
 
 def _sandbox(story: str) -> Sandbox:
     from orchestrator.cli.backup_world import BackupWorld
+    from orchestrator.cli.power_world import PowerWorld
     from orchestrator.cli.sessions_world import SessionsWorld
     from orchestrator.cli.world import World
 
-    worlds: dict[str, type[Sandbox]] = {"sessions": SessionsWorld, "backup": BackupWorld}
+    worlds: dict[str, type[Sandbox]] = {
+        "sessions": SessionsWorld,
+        "power": PowerWorld,
+        "backup": BackupWorld,
+    }
     return worlds.get(story, World)()
 
 
@@ -109,12 +116,16 @@ def _story(world: Sandbox, watch: Watch, narrator: Narrator) -> Story:
     from orchestrator.cli.backup_story import Backups
     from orchestrator.cli.backup_world import BackupWorld
     from orchestrator.cli.failover_story import Failover
+    from orchestrator.cli.power_story import Powering
+    from orchestrator.cli.power_world import PowerWorld
     from orchestrator.cli.sessions_story import Sessions
     from orchestrator.cli.sessions_world import SessionsWorld
     from orchestrator.cli.world import World
 
     if isinstance(world, SessionsWorld):
         return Sessions(world, watch, narrator)
+    if isinstance(world, PowerWorld):
+        return Powering(world, watch, narrator)
     if isinstance(world, BackupWorld):
         return Backups(world, watch, narrator)
     assert isinstance(world, World)

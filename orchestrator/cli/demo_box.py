@@ -65,7 +65,7 @@ def run(box: dict[str, Any]) -> int:
     child = subprocess.Popen([sys.executable, str(agent), *flat], stdin=subprocess.DEVNULL)
     signal.signal(signal.SIGTERM, lambda *_: child.terminate())
     try:
-        while child.poll() is None and _alive(box["owner"]):
+        while child.poll() is None and alive(box["owner"]):
             _waiting.wait(LOOK_S)
     finally:
         for each in (child, engine):
@@ -99,7 +99,7 @@ def stop(box: dict[str, Any]) -> int:
 def status(box: dict[str, Any]) -> int:
     """Say by the exit status whether it runs."""
     try:
-        return ON if _alive(int(_pid_file(box).read_text())) else OFF
+        return ON if alive(int(_pid_file(box).read_text())) else OFF
     except (OSError, ValueError):
         return OFF
 
@@ -108,7 +108,8 @@ def _pid_file(box: dict[str, Any]) -> Path:
     return Path(box["folder"]) / f"{box['name']}.pid"
 
 
-def _alive(pid: int) -> bool:
+def alive(pid: int) -> bool:
+    """Say whether a process is there and no zombie."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

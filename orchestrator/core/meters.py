@@ -23,6 +23,7 @@ SHARE = 50  # one block of what is counted is the limit divided by this
 UNLIMITED = {"requests": 100.0, "tokens": 10_000.0, "bytes": 10_000_000.0}
 LEAD_S = 300.0  # it is spent this long before its last second: time to leave and to stop it
 LEAD_SHARE = 0.05  # … but never more than this much of it
+LOOK_S = 10.0  # … nor less than passes until that is noticed and it is off, of a budget of minutes
 AGAIN_SHARE = 0.1  # what was spent is of use again when this much of it, or …
 AGAIN_S = 3600.0  # … this much time is left
 LOW, VERY_LOW = 80, 95
@@ -189,7 +190,8 @@ def _lead(spec: MeterSpec, limit: float) -> float:
     """Say with how little left it counts as spent; of what is counted, one must be left."""
     if spec.rate_per_hour is None:
         return min(1.0, limit) - SAME
-    return min(spec.rate_per_hour * LEAD_S / 3600, limit * LEAD_SHARE)
+    needed = min(spec.rate_per_hour * LOOK_S / 3600, limit / 2)
+    return max(needed, min(spec.rate_per_hour * LEAD_S / 3600, limit * LEAD_SHARE))
 
 
 def _enough(spec: MeterSpec, limit: float) -> float:

@@ -30,6 +30,10 @@ SESSIONS = [
     *("started", "promoted", "idle", "stolen elsewhere", "stolen here", "warned", "followed"),
     *("drained", "unrefused", "revoked"),
 ]
+POWER = [
+    *("cheapest", "stockout", "lost", "found", "adopted", "home", "idle", "paid", "spent"),
+    *("told", "receipt"),
+]
 BACKUP = [
     *("ready", "dumped", "whole", "found", "restored"),
     *("itself", "brought back", "rebuilt"),
@@ -107,6 +111,24 @@ def test_sessions_follow_each_other_with_no_refused_request_and_a_thief_gets_now
     assert int(re.search(r"of (\d+) requests", asked)[1]) > 50
     until(lambda: list(tmp_path.iterdir()) == [], "what the demo left behind")
     until(lambda: not boxes(tmp_path), "a box that the demo left running")
+
+
+def test_machines_are_started_once_adopted_stopped_and_paid_within_a_budget(tmp_path):
+    with demo(tmp_path, "power", "--script", "--json") as child:
+        lines = [json.loads(line) for line in child.stdout]
+        assert child.wait(120) == 0, lines
+    seen = [line["step"] for line in lines if line["kind"] == "seen" and "step" in line]
+    assert seen == POWER
+    assert any(line["text"].startswith("rented: 1 start, on for ") for line in lines)
+    until(lambda: list(tmp_path.iterdir()) == [], "what the demo left behind")
+    until(lambda: not boxes(tmp_path), "a machine that the demo left running")
+
+
+def test_killed_outright_the_story_of_power_leaves_no_machine_running(tmp_path):
+    with demo(tmp_path, "power", "--script") as child:
+        read_until(child, r"reserve serves")
+        child.kill()
+        until(lambda: not boxes(tmp_path), "a machine that outlived the demo")
 
 
 @pytest.fixture
