@@ -20,7 +20,7 @@ from typing import Any, Final
 from jobs.backup import verify
 from jobs.backup.catalogue import pick, read
 from jobs.backup.checkup import look
-from jobs.backup.drill import drill
+from jobs.backup.drill import Outcome, drill
 from jobs.backup.errors import BackupError, StoreBroken, WrongKey
 from jobs.backup.form import Copy, Plan
 from jobs.backup.locks import alone
@@ -126,6 +126,14 @@ def _expire(plan: Plan, ports: Ports, url: str, _dump: str) -> dict[str, Any]:
     )
 
 
+def _drilling(plan: Plan) -> Callable[..., Outcome]:
+    if plan.itself is None:
+        return drill
+    from jobs.backup.rehearse import rehearse  # noqa: PLC0415 - only for aion's own state
+
+    return rehearse
+
+
 def _drill(plan: Plan, ports: Ports, url: str, wanted: str) -> dict[str, Any]:
     """Drill from the first store that gives a dump; a damaged copy there is not passed over."""
     last: StoreBroken | None = None
@@ -133,7 +141,9 @@ def _drill(plan: Plan, ports: Ports, url: str, wanted: str) -> dict[str, Any]:
         for copy in _copies(plan, url):
             try:
                 with _opened(plan, ports, copy) as store:
-                    outcome = drill(plan, store, clock=ports.clock, wanted=wanted, tell=ports.tell)
+                    outcome = _drilling(plan)(
+                        plan, store, clock=ports.clock, wanted=wanted, tell=ports.tell
+                    )
             except StoreBroken as error:
                 if not error.retry:
                     raise

@@ -20,6 +20,7 @@ import pytest
 import zstandard
 
 from jobs.backup.catalogue import pick, read
+from jobs.backup.child import main
 from jobs.backup.errors import Corrupt, NotComplete, WrongKey
 from jobs.backup.form import STATE, Copy, Encryption, Itself, Limits, Plan
 from jobs.backup.run import run
@@ -220,6 +221,24 @@ def test_eras_only_grow_whatever_the_clock_says(database):
     eras = [revive(database, "x", wall) for wall in (2e9, 1e9, 0.0, -5e9, 2.1e9)]
     assert eras == sorted(set(eras))
     assert {one % ERA for one in eras} == {0}
+
+
+def test_a_drill_brings_a_state_back_and_compares_it(plan, tmp_path):
+    sealed = replace(plan, encrypt=Encryption(str(KEY.to_public()), str(KEY)))
+    assert run(sealed, ports(HandClock())).ok
+    answer = main({"do": "drill", "plan": sealed.to_json()})
+    assert (answer["ok"], list(answer["problems"])) == (True, [])
+    assert answer["rows"] > 0
+    (manifest,) = (tmp_path / "store").glob("*/manifest.json")
+    value = json.loads(manifest.read_text())
+    value["tables"][0]["rows"] += 1
+    manifest.write_text(json.dumps(value))
+    answer = main({"do": "drill", "plan": sealed.to_json()})
+    assert list(answer["problems"]) == ["the tables and rows in it are not those that were copied"]
+    assert (
+        "identity"
+        in main({"do": "drill", "plan": replace(plan, encrypt=SEALED).to_json()})["detail"]
+    )
 
 
 # ── an archive that anybody may have made ───────────────────────────────────────────────────────
