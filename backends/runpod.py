@@ -21,7 +21,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from backends import placed, rest
+from backends import ipynb, placed, rest
 from backends.base import Check, Credential, Launch, Plan, Ports
 from backends.engines.answers import plain
 from backends.rest import Rest, Said, label_in, labelled
@@ -98,13 +98,17 @@ class Options(placed.Options):
 
 
 class Driver(placed.Placed):
-    """Looks at a `runpod` backend, starts and stops its pod."""
+    """Looks at a `runpod` backend, starts and stops its pod.
+
+    `carries_token`: a pod that is made and registers itself finds its token in its environment.
+    """
 
     def __init__(self, plan: Plan, ports: Ports) -> None:
         super().__init__(plan, ports, NOWHERE)
         self._options: Options = plan.options
         self._label = plan.label
         self._rest = _rest(plan, ports)
+        self.carries_token = plan.options.registers and plan.options.pod is None
 
     async def start(self, launch: Launch) -> PowerReport:
         """Do as `backends.base.Powered` says."""
@@ -293,7 +297,7 @@ def _wish(options: Options, launch: Launch, cloud: str) -> dict[str, Any]:
         "imageName": options.image,
         "containerDiskInGb": options.disk,
         "networkVolumeId": options.volume,
-        "env": options.env or None,
+        "env": options.env | ({ipynb.TOKEN: launch.token} if launch.token else {}) or None,
     }
     if options.port is not None:
         way = "http" if options.via == "proxy" else "tcp"

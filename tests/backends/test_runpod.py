@@ -207,6 +207,23 @@ def test_a_pod_is_made_under_its_label_in_one_request_and_deleted_at_the_stop():
     story(main())
 
 
+def test_a_pod_that_is_made_and_registers_has_the_launchs_token_in_its_environment():
+    async def main():
+        async with rented(**MADE, registers=True, port=None) as (there, one, made):
+            assert one.carries_token
+            await one.start(Launch(LABEL, 60.0, "token-of-this-launch"))
+            (pod,) = there.running()
+            assert pod["asked"]["env"] == {"AION_TOKEN": "token-of-this-launch"}
+            assert "ports" not in pod["asked"]
+            assert made.options.env == {}
+            assert "token-of-this-launch" not in repr(await one.status())
+        for keys in ({}, {"registers": True, "port": None}):
+            async with rented(**keys) as (_, one, _made):
+                assert not one.carries_token
+
+    story(main())
+
+
 def test_what_is_free_is_looked_for_in_every_cloud_before_it_is_a_stockout():
     async def main():
         async with rented(**MADE, cloud=["secure", "community"]) as (there, one, _):

@@ -44,6 +44,12 @@ NETS: dict[str, tuple[str, ...]] = {
     "power": ("tests/core/test_power.py",),
     "whereabouts": ("tests/core/test_whereabouts.py",),
     "providers": ("tests/edge/test_power.py", "tests/backends/test_command.py"),
+    "rented": (
+        "tests/backends/test_rest.py",
+        "tests/backends/test_runpod.py",
+        "tests/backends/test_vast.py",
+    ),
+    "http": ("tests/edge/test_http.py",),
 }
 
 
@@ -71,6 +77,10 @@ DEMAND = "orchestrator/core/demand.py"
 PROVIDER = "orchestrator/core/provider.py"
 POWER = "orchestrator/core/power.py"
 COMMAND = "backends/command.py"
+REST = "backends/rest.py"
+RUNPOD = "backends/runpod.py"
+VAST = "backends/vast.py"
+HTTP = "orchestrator/edge/http.py"
 POWERS = "orchestrator/edge/power.py"
 REVIEW = "orchestrator/core/review.py"
 ROTATION = "orchestrator/core/rotation.py"
@@ -1077,5 +1087,77 @@ FISH = (
         "busy = name in self._tasks",
         "busy = name not in self._drivers",
         ("providers",),
+    ),
+    Fish(
+        "an error is a refusal",
+        "a change that was answered by an error is not known to be undone",
+        REST,
+        "return Snag.LOST if wrote else Snag.TRANSIENT\n        return",
+        "return Snag.TRANSIENT\n        return",
+        ("rented",),
+    ),
+    Fish(
+        "no answer is a refusal",
+        "a change without an answer is not known to be undone",
+        REST,
+        "Said(0, None, str(error), Snag.LOST if wrote else Snag.TRANSIENT)",
+        "Said(0, None, str(error), Snag.TRANSIENT)",
+        ("rented",),
+    ),
+    Fish(
+        "sent twice",
+        "a change is sent once",
+        HTTP,
+        "if once or origin not in self._warm:",
+        "if origin not in self._warm:",
+        ("http",),
+    ),
+    Fish(
+        "any pod is ours",
+        "pods of others in one account are not touched",
+        RUNPOD,
+        "if number.isdigit()",
+        "if number",
+        ("rented",),
+    ),
+    Fish(
+        "a second pod beside the first",
+        "no pod is made while another of ours runs",
+        RUNPOD,
+        "return _seen(pod, self._options) if same else _taken(seen)",
+        "if same:\n                    return _seen(pod, self._options)",
+        ("rented",),
+    ),
+    Fish(
+        "somebody else's is stopped",
+        "what bears another label, or none, is left alone",
+        RUNPOD,
+        "if launch and self._options.rename and seen != launch:",
+        "if launch and seen and self._options.rename and seen != launch:",
+        ("rented",),
+    ),
+    Fish(
+        "the label comes after the start",
+        "a start that nobody answered for is found by its label",
+        RUNPOD,
+        "            if not named.good:",
+        "            if named.good:",
+        ("rented",),
+    ),
+    Fish(
+        "a queued start is left there",
+        "a start that was refused does not come later by itself",
+        VAST,
+        "            if said.good:\n                return refused.report()",
+        "            return refused.report()",
+        ("rented",),
+    ),
+    Fish(
+        "an instance that goes off is off",
+        "as long as its GPU is held an instance is not off",
+        VAST,
+        '    if wanted not in (RUNNING, "frozen", None):\n        return PowerReport(PowerPhase.STOPPING, label)',
+        '    if wanted not in (RUNNING, "frozen", None):\n        return PowerReport(PowerPhase.OFF)',
+        ("rented",),
     ),
 )
