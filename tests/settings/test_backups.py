@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from jobs.backup.form import Export, Plan
+from jobs.backup.form import STATE, Export, Plan
 from orchestrator.errors import ConfigError
 from orchestrator.settings import diff, load
 
@@ -178,3 +178,68 @@ def test_a_credential_that_is_a_file_is_kept_whole(backup, tmp_path, capsys):
     assert kept.stat().st_mode & 0o077 == 0
     with pytest.raises(ConfigError, match="one line"):
         aion("secret", "set", "pg", "--from-file", str(source))
+
+
+# ── aion's own state ────────────────────────────────────────────────────────────────────────────
+
+AGE = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
+
+
+def state_of(config):
+    """The backup of aion's own state, if there is one."""
+    found = [one for one in config.backups if one.name == STATE]
+    assert len(found) <= 1
+    return found[0] if found else None
+
+
+def test_every_place_of_every_backup_carries_aions_own_state_unless_it_says_not(backup, tmp_path):
+    config = backup(
+        WHOLE
+        + "[backups.shop]\n"
+        + WHOLE.replace("0 3", "0 5").replace('"file:/mnt/a"', '"file:/mnt/a", "file:/mnt/b"')
+        + "[backups.last]\n"
+        + BASE.replace("/mnt/a", "/mnt/c")
+    )
+    one = state_of(config)
+    assert [copy.target.url for copy in one.plan.copies] == ["file:/mnt/a", "file:/mnt/b"]
+    assert (one.schedule, one.plan.dsn, one.ping_url) == ("0 3 * * *", "", "")
+    itself = one.plan.itself
+    assert itself.database == str(tmp_path / "state" / "aion.db")
+    assert itself.config == str(tmp_path / "aion.toml")
+    assert itself.token == str(tmp_path / "state" / "admin_token")
+    assert Plan.from_json(json.loads(json.dumps(one.plan.to_json()))) == one.plan
+    assert state_of(backup(BASE)) is None
+    assert any("goes to none of these places" in line for line in backup(BASE).warnings)
+
+
+def test_without_a_recipient_no_credential_is_even_handed_over_and_that_is_said(backup):
+    config = backup(WHOLE)
+    assert state_of(config).plan.itself.credentials == {}
+    assert any("credentials are not among" in line for line in config.warnings)
+    config = backup(WHOLE + f'encrypt = {{ recipient = "{AGE}" }}\n')
+    assert state_of(config).plan.itself.credentials == {"pg": ENVIRON["AION_CREDENTIAL_PG"]}
+    assert not any("credentials are not among" in line for line in config.warnings)
+    assert "canary-pw" not in repr(state_of(config))
+
+
+def test_aions_own_state_may_have_a_table_of_its_own_and_be_all_there_is(backup):
+    own = 'schedule = "0 */6 * * *"\ncopies = ["file:/mnt/own"]\n'
+    one = state_of(backup(own, name=STATE))
+    assert [copy.target.url for copy in one.plan.copies] == ["file:/mnt/own"]
+    assert one.schedule == "0 */6 * * *"
+    one = state_of(backup(f"{own}[backups.main]\n{WHOLE}", name=STATE))
+    assert [copy.target.url for copy in one.plan.copies] == ["file:/mnt/own", "file:/mnt/a"]
+    assert one.schedule == "0 */6 * * *"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("self", 'schedule = "0 3 * * *"\ncopies = ["file:/mnt/a"]\n', r"\[backups.aion-state\]"),
+        (STATE, WHOLE, "of aion's own state, not of a database"),
+        (STATE, 'schedule = "0 3 * * *"\ncopies = ["file:/a"]\nitself = false\n', "remove the ta"),
+    ],
+)
+def test_what_is_neither_of_a_database_nor_of_aion_is_refused(backup, name, text, said):
+    with pytest.raises(ConfigError, match=said):
+        backup(text, name=name)

@@ -4,6 +4,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from orchestrator.edge import migrate as module
 from orchestrator.edge import tables
 from orchestrator.edge.clock import Anchor
 from orchestrator.edge.migrate import migrate, upgrade
+from orchestrator.edge.rebirth import revive
 from orchestrator.edge.sqlite import Lock, engine_for
 from orchestrator.edge.store import Store, inline
 from orchestrator.errors import StoreError, StoreTooNew
@@ -186,6 +188,17 @@ def first(database):
     return database
 
 
+def test_a_rebuilt_database_of_the_first_revision_is_upgraded_and_begins_an_era(first):
+    epoch = revive(first, "rebuilt from a copy", 1_800_000_000.0)
+    assert ready(first) is None  # it is ready
+    with closing(sqlite3.connect(first)) as database:
+        assert database.execute("select epoch from service").fetchall() == [(epoch,)]
+        assert database.execute("select wanted_epoch from publication").fetchall() == [(epoch,)]
+        assert database.execute("select epoch_floor from world").fetchone() == (epoch,)
+        last = "select action, text from event order by seq desc limit 1"
+        assert database.execute(last).fetchone() == ("rebuilt", "rebuilt from a copy")
+
+
 def test_a_database_of_the_first_revision_goes_on_with_all_it_held(first, using, tmp_path):
     assert ready(first) == "0001"
     assert (first.parent / f"aion.db.before-{tables.HEAD}").exists()
@@ -229,6 +242,7 @@ def upgrade():
 """
 DRIVER = """
 import json, shutil, sys
+from contextlib import closing
 from pathlib import Path
 from orchestrator.edge import migrate, tables
 tables.REVISIONS = (*tables.REVISIONS, "0900"); tables.HEAD = "0900"
