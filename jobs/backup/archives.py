@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Final
 from jobs.backup.errors import BackupError, Corrupt, WrongKey
 from jobs.backup.form import ARCHIVE, Manifest
 from jobs.backup.packing import Sink, Unpacker
-from jobs.backup.programs import PIECE, check_room, room, widen
+from jobs.backup.programs import PIECE, room, widen
 from jobs.backup.stores.base import digests
 from jobs.backup.stores.landing import landing
 
@@ -102,10 +102,7 @@ def opened(path: Path, manifest: Manifest, identity: str, folder: Path) -> Archi
     def opening(out: BinaryIO) -> None:
         _open(path, manifest, identity, out)
 
-    wanted = (manifest.plain_size or manifest.size) + SPARE
-    if manifest.state:
-        check_room(folder, wanted)
-    elif room(folder) < wanted:
+    if room(folder) < (manifest.plain_size or manifest.size) + SPARE:
         return Archive(path, opening)
     plain = folder / ARCHIVE
     with landing(plain) as out:

@@ -10,7 +10,7 @@ from jobs.backup.errors import Corrupt, NotComplete
 
 PACKED: Final = "zstd"
 """What a manifest says of an archive that ends in `.zst`."""
-_PIECE: Final = 128 * 1024
+_PIECE: Final = 64 * 1024
 _WINDOW: Final = 1 << 27  # as much as `zstd -d` takes without being told to
 
 
@@ -28,20 +28,16 @@ class Packer:
 
     def __init__(self, level: int, proof: Sink) -> None:
         self._packer = zstandard.ZstdCompressor(level=level, write_checksum=True).compressobj()
-        self._unpacker = zstandard.ZstdDecompressor().decompressobj()
-        self._proof = proof
+        self._unpacker = _unpacking(proof)
 
-    def pack(self, piece: bytes) -> bytes:
+    def pack(self, piece: bytes | memoryview) -> bytes:
         """Return what is to be stored next, b"" if there is nothing yet; b"" in: the end."""
         packed = self._packer.compress(piece) if piece else self._packer.flush()
-        if packed:
-            try:
-                # Not more at once than went in since the last time: a few pieces.
-                self._proof.write(self._unpacker.decompress(packed))
-            except zstandard.ZstdError:
-                raise NotComplete("what was compressed does not unpack") from None
-        if not piece and not self._unpacker.eof:
-            raise NotComplete("what was compressed has no end")
+        try:
+            if packed:
+                self._unpacker.write(packed)
+        except zstandard.ZstdError:
+            raise NotComplete("what was compressed cannot be decompressed") from None
         return packed
 
 
@@ -49,9 +45,7 @@ class Unpacker:
     """Decompresses into `out` what is written to it, a bounded piece at a time."""
 
     def __init__(self, out: Sink) -> None:
-        made = zstandard.ZstdDecompressor(max_window_size=_WINDOW)
-        whole = cast("IO[bytes]", out)  # only `write` is used
-        self._unpacker = made.stream_writer(whole, write_size=_PIECE, closefd=False)
+        self._unpacker = _unpacking(out)
 
     def write(self, packed: bytes) -> int:
         """Decompress a piece. Raises `Corrupt`, and what `out` raises."""
@@ -63,3 +57,9 @@ class Unpacker:
 
     def flush(self) -> None:
         """Do nothing: `out` is its owner's to flush."""
+
+
+def _unpacking(out: Sink) -> zstandard.ZstdDecompressionWriter:
+    made = zstandard.ZstdDecompressor(max_window_size=_WINDOW)
+    whole = cast("IO[bytes]", out)  # only `write` is used
+    return made.stream_writer(whole, write_size=_PIECE, closefd=False)

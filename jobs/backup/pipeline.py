@@ -122,7 +122,9 @@ class _Flow:
         self._proof, self._patience, self._progress = proof, patience, progress
         self._packer = Packer(level, proof) if level else None
         self._digest = digests(("sha256",))["sha256"] if hashed else None
-        self._left, self._ended = memoryview(b""), False
+        # One buffer for all: fresh memory for each piece takes longer than hashing it.
+        self._buffer = bytearray(PIECE)
+        self._left, self._ended, self._full = memoryview(b""), False, False
 
     @property
     def sha256(self) -> str:
@@ -147,13 +149,17 @@ class _Flow:
 
     def _next(self) -> bytes:
         self._patience.wait([self._from], [], f"{self._name} said nothing")
-        piece = os.read(self._from, PIECE)
-        self._ended = not piece
-        self.size += len(piece)
+        if not self._full:
+            self._patience.gather()
+        size = os.readv(self._from, [self._buffer])
+        self._full, self._ended = size == PIECE, not size
+        self.size += size
+        taken = memoryview(self._buffer)[:size]
         if self._packer:
-            piece = self._packer.pack(piece)
+            piece = self._packer.pack(taken)
         else:
-            self._proof.write(piece)
+            self._proof.write(taken)
+            piece = bytes(taken)
         if self._digest:
             self._digest.update(piece)
         self._progress(self.size, 0)

@@ -28,23 +28,26 @@ class Proof:
         self._to, self._from = reader.process.stdin.fileno(), reader.process.stdout.fileno()
         os.set_blocking(self._to, False)
         os.set_blocking(self._from, False)
-        self._counter = RowCounter()
-        self.size = 0
+        self._counter, self._buffer = RowCounter(), bytearray(PIECE)
+        self.size = self._unheard = 0
 
     def write(self, piece: bytes | memoryview) -> int:
         """Let it read a piece. Raises `NotComplete` if it reads no more, `SourceFailed`."""
         view = memoryview(piece)
         self.size += len(view)
+        self._unheard += len(view)
         while view:
             try:
                 view = view[os.write(self._to, view) :]
             except BlockingIOError:
-                self._patience.wait([self._from], [self._to], "pg_restore read nothing")
                 self._hear()
+                self._patience.wait([self._from], [self._to], "pg_restore read nothing")
+                self._patience.gather()
             except BrokenPipeError:
                 wrong = self._reader.wait(self._patience.silence_s) or "stopped before its end"
                 raise NotComplete(f"{UNREADABLE}: pg_restore {wrong}") from None
-        self._hear()
+        if self._unheard >= PIECE:
+            self._hear()
         return len(piece)
 
     def finish(self) -> tuple[Table, ...]:
@@ -54,19 +57,21 @@ class Proof:
             self._reader.process.stdin.close()
         while not self._hear():
             self._patience.wait([self._from], [], "pg_restore did nothing")
+            self._patience.gather()
         if wrong := self._reader.wait(self._patience.silence_s):
             raise NotComplete(f"{UNREADABLE}: pg_restore {wrong}")
         return self._counter.result()
 
     def _hear(self) -> bool:
         """Take what it wrote so far; say whether that was its last."""
+        self._unheard = 0
         while True:
             try:
-                piece = os.read(self._from, PIECE)
+                size = os.readv(self._from, [self._buffer])
             except BlockingIOError:
                 return False
-            if not piece:
+            if not size:
                 return True
-            self._counter.feed(piece)
-            if len(piece) < PIECE:
+            self._counter.feed(self._buffer, size)
+            if size < PIECE:
                 return False

@@ -31,14 +31,15 @@ class RowCounter:
         self._kept = b""
         self._in: tuple[str, str] | None = None
 
-    def feed(self, piece: bytes) -> None:
-        """Take the next piece of the SQL."""
-        if self._in and b"\\" not in piece and not self._kept.startswith(b"\\"):
+    def feed(self, buffer: bytes | bytearray, size: int = -1) -> None:
+        """Take the next piece of the SQL: the first `size` bytes of `buffer`, -1 for all."""
+        size = len(buffer) if size < 0 else size
+        if self._in and not self._kept.startswith(b"\\") and buffer.find(b"\\", 0, size) < 0:
             # No block ends in it, and most pieces of most data are like this.
-            self.tables[self._in] += piece.count(b"\n")
-            self._kept = b"" if piece.endswith(b"\n") else b"?"
+            self.tables[self._in] += buffer.count(b"\n", 0, size)
+            self._kept = b"" if buffer.endswith(b"\n", 0, size) else b"?"
             return
-        data = self._kept + piece
+        data = self._kept + bytes(buffer[:size])
         while True:
             data, more = self._rows(data) if self._in else self._statements(data)
             if not more:
