@@ -68,7 +68,7 @@ class Kernel:
     def status(self) -> Said:
         """Say how its last run is, under which label, and what is left of the quota."""
         said = self._run()
-        said["quota"] = self._quota()
+        said["quota"] = None if said.get("queued") else self._quota()  # nothing is used meanwhile
         return said
 
     def _run(self) -> Said:

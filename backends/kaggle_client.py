@@ -79,14 +79,14 @@ class Client(KaggleHttpClient):  # type: ignore[misc]  # the library has no type
         self._endpoint = api.rstrip("/")
 
     def _init_session(self) -> requests.Session:
-        if self._session is None:
-            super()._init_session()
-            session: requests.Session = self._session
+        is_new = self._session is None
+        super()._init_session()
+        session: requests.Session = self._session
+        if is_new:
             session.trust_env, session.max_redirects = False, 0
             for scheme in ("https://", "http://"):
                 session.mount(scheme, _Patient(self._answer_s))
-        made: requests.Session = self._session
-        return made
+        return session
 
     def _try_fill_auth(self) -> None:
         if self._api_token is not None:

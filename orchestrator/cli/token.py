@@ -67,12 +67,19 @@ def list_(ctx: typer.Context, backend: Only = None) -> None:
 def _row(one: Mapping[str, Any], at: str) -> Row:
     revoked = one["revoked_at"]
     return (
-        Cell(one["id"], "dim" if revoked else "strong"),
+        Cell(one["id"], "strong" if one["valid"] else "dim"),
         one["backend"],
         f"{ago(one['created_at'], at)} ago" if one["created_at"] else "",
         one["by"],
-        Cell(f"revoked {ago(revoked, at)} ago", "bad") if revoked else Cell("valid", "good"),
+        Cell(f"revoked {ago(revoked, at)} ago", "bad") if revoked else _standing(one),
     )
+
+
+def _standing(one: Mapping[str, Any]) -> Cell:
+    """Say how a token that was not revoked stands: a launch's is good but once."""
+    if one["valid"]:
+        return Cell("valid", "good")
+    return Cell("used" if one["spent_at"] else "its launch is over", "dim")
 
 
 @app.command()

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from orchestrator.core import demand, metering, months, whereabouts
+from orchestrator.core import demand, metering, months, queueing, whereabouts
 from orchestrator.core.draft import Draft
 from orchestrator.core.durations import spoken
 from orchestrator.core.events import Answer, Rewire
@@ -118,6 +118,8 @@ def next_look(power: Power, at: float) -> float:
     """Say when a provider is to be asked again."""
     settled = power.phase is PowerPhase.OFF or (power.phase is PowerPhase.ON and power.booted)
     settled = settled or (power.phase is PowerPhase.ON and not power.launch)
+    if queueing.lasting(power, at):
+        return at + ASK_LOST_S
     return at + (ASK_S if settled and power.answered else ASK_FAST_S)
 
 
@@ -181,6 +183,8 @@ def _tidy(draft: Draft, name: str) -> None:
         if power.deadline_at is not None and power.deadline_at < draft.at + LATER_S:
             put(draft, name, deadline_at=draft.at + LATER_S)
     elif power.deadline_at is not None and draft.at >= power.deadline_at:
+        if queueing.loads(draft.backend(name), draft.at):
+            return
         took_s = draft.at - (power.launched_at if power.launched_at is not None else draft.at)
         failed(draft, name, f"it was not up {spoken(took_s)} after it was started")
         stop(draft, name, "it did not come up")

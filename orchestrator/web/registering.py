@@ -76,7 +76,8 @@ def _tokens(routes: APIRouter, admin: Admin) -> None:
     async def tokens() -> list[TokenView]:
         """List all tokens, oldest first; what they are is not kept."""
         found = sorted(admin.fleet.tokens.values(), key=lambda one: (one.created_at, one.id))
-        return [token_view(one, loop.now()) for one in found]
+        states, now = admin.fleet.backends, loop.now()
+        return [token_view(one, states.get(one.backend), now) for one in found]
 
     @routes.post("/tokens", tags=["command"], status_code=201)
     async def mint(request: Request, body: bodies.TokenBody) -> MadeToken:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from orchestrator.core.lives import PastSession, Session, Token
-from orchestrator.core.model import Fleet, Now
+from orchestrator.core.model import BackendState, Fleet, Now
+from orchestrator.core.tokens import good
 from orchestrator.web.standing import rfc3339
 from orchestrator.web.viewing import Time, View
 
@@ -70,13 +71,20 @@ class SessionsView(View):
 
 
 class TokenView(View):
-    """A token that lets a backend register; `by`: who made it."""
+    """A token that lets a backend register; `by`: who made it.
+
+    `launch`: the start that alone it is good for, "" for any; `spent_at`: when its session first
+    served. `valid`: it would open a session now.
+    """
 
     id: str
     backend: str
     created_at: Time | None
     by: str
     revoked_at: Time | None
+    launch: str = ""
+    spent_at: Time | None = None
+    valid: bool = True
 
 
 class MadeToken(View):
@@ -138,12 +146,15 @@ def sessions_view(fleet: Fleet, past: list[PastSession], now: Now) -> SessionsVi
     )
 
 
-def token_view(token: Token, now: Now) -> TokenView:
-    """Show a token."""
+def token_view(token: Token, state: BackendState | None, now: Now) -> TokenView:
+    """Show a token of a backend, whose state this is."""
     return TokenView(
         id=token.id,
         backend=token.backend,
         created_at=rfc3339(token.created_at, now),
         by=token.by,
         revoked_at=rfc3339(token.revoked_at, now),
+        launch=token.launch,
+        spent_at=rfc3339(token.spent_at, now),
+        valid=good(token, state, now.at),
     )

@@ -191,7 +191,7 @@ class Standin:
                 return _json(session_views.sessions_view(self.fleet, past, NOW))
             case ["tokens"]:
                 tokens = self.fleet.tokens.values()
-                return [_json(session_views.token_view(one, NOW)) for one in tokens]
+                return [_json(session_views.token_view(one, None, NOW)) for one in tokens]
             case ["jobs"]:
                 job = {"name": "prune", "next_at": None}
                 rest = {"last_at": None, "problem": "", "running": False, "quarantined": False}

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from orchestrator.core.lives import PowerPhase
+from orchestrator.core.lives import PowerPhase, Session
 from orchestrator.core.model import Tier
 from orchestrator.core.powering import (
     Ask,
+    AskPower,
     PowerReport,
     PowerReported,
     Start,
     StartBackend,
     StopBackend,
 )
-from orchestrator.core.queueing import BEGUN_S, LONGEST_S, PATIENCE_S
+from orchestrator.core.queueing import BEGUN_S, LOADING_S, LONGEST_S, PATIENCE_S
 from tests.core.worlds import World, backend, config
 
 KAGGLE, DEAR = "kaggle", "dear"
@@ -123,3 +126,40 @@ def test_how_long_it_queued_is_learned_with_the_boot(queue):
     [boot] = queue.fleet.backends[KAGGLE].boots
     assert boot == pytest.approx(3060, abs=30)
     assert not queue.power.queued
+
+
+def test_one_whose_agent_says_that_it_loads_is_given_an_hour(queue):
+    queue.begins()
+    session = Session("s1", queue.at, queue.at, registered_at=queue.at)
+
+    def loads(seconds: int) -> None:
+        for _ in range(0, seconds, 30):
+            state = queue.fleet.backends[KAGGLE]
+            pending = replace(session, loading_at=queue.at)
+            queue.fleet.backends[KAGGLE] = replace(state, pending=pending)
+            queue.runs(30)
+
+    loads(int(LOADING_S) - 60)
+    assert KAGGLE not in queue.stopped()
+    loads(120)
+    assert KAGGLE in queue.stopped()
+
+
+def test_one_whose_agent_has_fallen_silent_is_not_waited_for(queue):
+    queue.begins()
+    pending = Session("s1", queue.at, queue.at, registered_at=queue.at, loading_at=queue.at)
+    state = queue.fleet.backends[KAGGLE]
+    queue.fleet.backends[KAGGLE] = replace(state, pending=pending)
+    queue.runs(BEGUN_S + 60)
+    assert KAGGLE in queue.stopped()
+
+
+def test_what_may_last_for_hours_is_asked_for_once_a_minute(queue):
+    queue.runs(20)
+    queue.forget()
+    queue.tick(300)
+    asked = [one for one in queue.effects if isinstance(one, AskPower) and one.backend == KAGGLE]
+    assert 4 <= len(asked) <= 6
+    queue.begins()
+    queue.says(KAGGLE, queue.state)
+    assert queue.power.look_at - queue.at <= 12

@@ -371,5 +371,7 @@ def test_the_token_of_a_launch_registers_until_its_session_serves():
         shown = (await site.client.get("/api/tokens", headers=bearer(TOKEN))).json()
         mine = next(one for one in shown if one["id"] == "t1")
         assert (mine["by"], mine["revoked_at"]) == (f"launch {launch}", None)
+        assert (mine["launch"], mine["valid"], bool(mine["spent_at"])) == (launch, False, True)
+        assert all(one["valid"] and not one["launch"] for one in shown if one is not mine)
 
     begin(test, config=config)
