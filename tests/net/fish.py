@@ -42,6 +42,7 @@ NETS: dict[str, tuple[str, ...]] = {
     "guard": ("tests/web/test_guard.py",),
     "simulation": ("tests/simulation/test_short.py",),
     "power": ("tests/core/test_power.py",),
+    "launches": ("tests/core/test_launch_tokens.py", "tests/core/test_queueing.py"),
     "whereabouts": ("tests/core/test_whereabouts.py",),
     "providers": ("tests/edge/test_power.py", "tests/backends/test_command.py"),
     "rented": (
@@ -76,6 +77,8 @@ ASSIGNMENT = "orchestrator/core/assignment.py"
 DEMAND = "orchestrator/core/demand.py"
 PROVIDER = "orchestrator/core/provider.py"
 POWER = "orchestrator/core/power.py"
+TOKENS = "orchestrator/core/tokens.py"
+QUEUEING = "orchestrator/core/queueing.py"
 COMMAND = "backends/command.py"
 REST = "backends/rest.py"
 RUNPOD = "backends/runpod.py"
@@ -1159,5 +1162,45 @@ FISH = (
         '    if wanted not in (RUNNING, "frozen", None):\n        return PowerReport(PowerPhase.STOPPING, label)',
         '    if wanted not in (RUNNING, "frozen", None):\n        return PowerReport(PowerPhase.OFF)',
         ("rented",),
+    ),
+    Fish(
+        "a launch's token opens session after session",
+        "the token that a launch carries is spent once its session serves",
+        TOKENS,
+        "    return current and token.spent_at is None and at - token.created_at < LONGEST_S",
+        "    return current and at - token.created_at < LONGEST_S",
+        ("launches",),
+    ),
+    Fish(
+        "a launch's token outlives its launch",
+        "what is stopped, or was, registers no more",
+        TOKENS,
+        "power is not None and power.launch == token.launch and power.phase in RUNS",
+        "power is not None and power.launch == token.launch",
+        ("launches",),
+    ),
+    Fish(
+        "whoever names a session registers",
+        "only who holds a session that lives registers with its token",
+        TOKENS,
+        "if not any(one and (one.id, one.token) == (event.holder, token.id) for one in living):",
+        "if not any(living):",
+        ("launches",),
+    ),
+    Fish(
+        "a queue is waited for without end",
+        "what waits for its turn is given up in the end",
+        QUEUEING,
+        "min(fresh, last) if queued else fresh)",
+        "fresh)",
+        ("launches",),
+    ),
+    Fish(
+        "a queue holds everybody up",
+        "what waits for its turn for long holds up no other start",
+        DEMAND,
+        "        if overdue(state, draft.at):\n            continue",
+        "        if not overdue:\n            continue",
+        ("launches",),
     ),
 )
