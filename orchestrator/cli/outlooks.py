@@ -69,6 +69,10 @@ def month(output: Output, found: Found, plot: Plot, tallies: Sequence[Tally]) ->
     output.line()
     columns = ("backend", "serves", "alive", *(ENDS.values()), "rates")
     output.table(columns, [_backend(one) for one in outlook.backends])
+    started = list(_started(outlook))
+    if started:
+        output.line()
+        output.table(("started by aion", "typical", WORSE, "refused"), started)
     used = list(_used(outlook, plot))
     if used:
         output.line()
@@ -112,6 +116,14 @@ def _backend(one: BackendOutlook) -> Row:
         return (Cell(one.name, "dim"), "-", "-", "", "", "", Cell(one.basis, "dim"))
     ends = (f"{one.ends[why]:.0f}" if round(one.ends[why]) else "" for why in ENDS)
     return one.name, f"{100 * one.served:.1f} %", f"{100 * one.alive:.1f} %", *ends, one.basis
+
+
+def _started(outlook: Outlook) -> Iterator[Row]:
+    """Say how often aion starts what it can start."""
+    for one in outlook.backends:
+        if one.starts.p95:
+            refused = f"{one.refused:.0f}" if round(one.refused) else ""
+            yield one.name, *_counts(one.starts), refused
 
 
 def _used(outlook: Outlook, plot: Plot) -> Iterator[Row]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from orchestrator.cli.checkup import SYSTEM_CONFIG, SYSTEM_STATE
 from orchestrator.cli.times import BadTime, duration
 from orchestrator.core.configuring import resumed
+from orchestrator.core.demand import boot_s
 from orchestrator.core.model import Fleet, FleetConfig, Health, Now
 from orchestrator.core.quiet import quiet_until
 from orchestrator.edge.alerts import zone_of
@@ -100,8 +101,11 @@ def human(found: Found) -> Person:
 
 def _habits(found: Found, name: str) -> Habits:
     backend, given = found.config.backends[name], found.reading.settings.backends[name]
-    by_hand = backend.restart_url is not None
+    by_hand = backend.restart_url is not None and not (backend.powered and backend.auto_start)
     rates = assumed(backend.kind, session=given.session is not None, restarted_by_hand=by_hand)
+    stored = found.peek.saved.backends.get(name) if found.peek else None
+    if stored is not None and stored.boots:
+        rates = replace(rates, boot_s=boot_s(stored))
     outages = found.peek.outages.get(name) if found.peek else None
     if outages is not None:
         rates = learned(rates, Past(outages.hours, outages.falls), given.session)

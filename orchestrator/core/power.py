@@ -480,8 +480,11 @@ def halt(draft: Draft, command: Halt) -> None:
 
 
 def expected(before: BackendState, after: BackendState) -> BackendState:
-    """Count no fall of what is stopped on purpose."""
+    """Count no fall of what is stopped on purpose; ask at once how another is that is down."""
     power = after.power
+    down = after.health is Health.DOWN and before.health is not Health.DOWN
+    if down and power is not None and power.phase is PowerPhase.ON and power.answered:
+        after = replace(after, power=replace(power, look_at=min(power.look_at, after.since)))
     fell = after.health not in ALIVE and after.falls != before.falls
     if fell and power is not None and power.phase in (PowerPhase.STOPPING, PowerPhase.OFF):
         return replace(after, falls=before.falls, flap_level=before.flap_level)

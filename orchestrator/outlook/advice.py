@@ -92,6 +92,12 @@ def _causes(outlook: Outlook, plot: Plot, total: float, span: str) -> Iterator[t
         yield awake, text
     if covers[Cover.UNNOTICED] >= WORTH_SHARE * total:
         yield covers[Cover.UNNOTICED], _noticing(outlook, plot, covers[Cover.UNNOTICED], span)
+    if covers[Cover.BOOTING] >= WORTH_SHARE * total:
+        text = (
+            f"Waiting for a machine to boot makes {_minutes(covers[Cover.BOOTING])} in {span}: one"
+            " that is on already at the hours that matter (on_from, on_until) would cover them."
+        )
+        yield covers[Cover.BOOTING], text
     if covers[Cover.OUTAGE] >= WORTH_SHARE * total:
         text = (
             f"For {_minutes(covers[Cover.OUTAGE])} in {span} every backend is out at once and"

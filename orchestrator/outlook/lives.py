@@ -23,11 +23,12 @@ NEVER_S = 2 * FOREVER
 
 
 class End(StrEnum):
-    """Why a life ended. OVER: it had not, when the play did."""
+    """Why a life ended. STOPPED: nobody needed it. OVER: it had not, when the play did."""
 
     FAILED = "failed"
     SESSION = "session"
     QUOTA = "quota"
+    STOPPED = "stopped"
     OVER = "over"
 
 
@@ -174,6 +175,25 @@ class Fate:
         """Say when one that a human starts at `wall` answers."""
         boot_s = self.habits.rates.boot_s * self._chance.uniform(0.7, 1.3)
         return self._allowed_from(wall) + max(SHORTEST_S, boot_s)
+
+    def started(self, wall: float) -> tuple[float, Death]:
+        """Say when one that a machine starts at `wall` is up, and how it ends; `used` notes it."""
+        up = wall + max(SHORTEST_S, self.habits.rates.boot_s * self._chance.uniform(0.7, 1.3))
+        ends = [(up + self._lasting_s(self.habits.rates.mtbf_s), End.FAILED)]
+        if self.habits.session_s is not None:
+            ends.append((wall + max(SHORTEST_S, self.habits.session_s), End.SESSION))
+        ends += [(purse.spent_at(wall), End.QUOTA) for purse in self._purses]
+        at, why = min(ends)
+        return up, Death(at, why, Way.REFUSES)
+
+    def used(self, wall: float, until: float) -> None:
+        """Note for how long one was on."""
+        for purse in self._purses:
+            purse.use(wall, until)
+
+    def allowed_from(self, wall: float) -> float:
+        """Say from when there is something to live on."""
+        return self._allowed_from(wall)
 
     def _lasting_s(self, mean_s: float) -> float:
         return max(SHORTEST_S, -math.log(1.0 - self._chance.random()) * mean_s)

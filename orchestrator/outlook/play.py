@@ -6,7 +6,7 @@ What happened is told as plain records to everyone who wants to keep books of it
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
@@ -16,6 +16,7 @@ from orchestrator.core.configuring import resumed
 from orchestrator.core.events import Turn
 from orchestrator.core.model import AlertPolicy, FleetConfig, Health, Notice, NoticeKind, Now
 from orchestrator.outlook.lives import Death, End, Fate, Habits
+from orchestrator.outlook.machines import Machines, Rented
 from orchestrator.outlook.person import LEISURE_S, Person
 from orchestrator.outlook.scene import Chance, Watcher
 from orchestrator.outlook.stage import SETTLED_S, Stage
@@ -37,12 +38,14 @@ class Life:
 class Cover(StrEnum):
     """How a service fared for a while, as its users saw it.
 
-    UNNOTICED: the one that serves is dead, and another one lives: not moved yet. BY_HAND: nobody
-    lives, and somebody waits to be started by a human. OUTAGE: nobody lives, nobody can help.
+    UNNOTICED: the one that serves is dead, and another one lives: not moved yet. BOOTING: nobody
+    lives, and a machine is being started. BY_HAND: nobody lives, and somebody waits to be started
+    by a human. OUTAGE: nobody lives, nobody can help.
     """
 
     SERVED = "served"
     UNNOTICED = "unnoticed"
+    BOOTING = "booting"
     BY_HAND = "by_hand"
     OUTAGE = "outage"
 
@@ -93,7 +96,7 @@ class Ask:
     asleep: bool
 
 
-Record = Life | Stint | Move | Ask
+Record = Life | Stint | Move | Ask | Rented
 
 
 class Ledger(Protocol):
@@ -121,25 +124,31 @@ class Plot:
 
 def play(plot: Plot, chance: Chance, ledgers: Sequence[Ledger]) -> None:
     """Play it once, and have everything noted."""
-    config = _bare(plot.config)
+    config = _bare(plot.config, machines_of(plot))
     start = plot.begins - CALM_S - SETTLED_S
     fleet = resumed(config, Now(start, start))
     stage = Stage(fleet, at=start, wall=start, chance=chance)
+    run = _Run(plot, stage, ledgers)
     stage.begin()
     stage.advance(stage.at + CALM_S)
-    run = _Run(plot, stage, ledgers)
     stage.watchers.append(run)
     run.begin()
     stage.advance(plot.begins + plot.lasts_s)
     run.end()
 
 
-def _bare(config: FleetConfig) -> FleetConfig:
+def machines_of(plot: Plot) -> set[str]:
+    """Name the backends that aion starts by itself, and stops: the rules themselves do here."""
+    specs = plot.config.backends.values()
+    return {one.name for one in specs if one.powered and one.auto_start and one.name in plot.habits}
+
+
+def _bare(config: FleetConfig, machines: Collection[str]) -> FleetConfig:
     """Leave out what costs time and cannot change who serves here.
 
     Names follow the assignment, reminders repeat what was said, nobody dies half (so canaries tell
     nothing), and our own network works (so the controls only say so, a fifth of a second later).
-    Quotas end lives, whoever counts them; who lives is looked at, whoever registered or started it.
+    Quotas end lives, whoever counts them; who lives is looked at, whoever registered it.
     """
     return replace(
         config,
@@ -148,8 +157,8 @@ def _bare(config: FleetConfig) -> FleetConfig:
                 spec,
                 health=replace(spec.health, canary_s=None),
                 registers=False,
-                powered=False,
-                auto_start=False,
+                powered=name in machines,
+                auto_start=name in machines,
             )
             for name, spec in config.backends.items()
         },
@@ -162,12 +171,19 @@ def _bare(config: FleetConfig) -> FleetConfig:
 
 
 class Stints:
-    """Cuts each service's time into stints. `waits(name)`: only a human can end that death."""
+    """Cuts each service's time into stints.
+
+    `waits(name)`: only a human can end that death; `boots(name)`: it is being started.
+    """
 
     def __init__(
-        self, stage: Stage, note: Callable[[Stint], None], waits: Callable[[str], bool]
+        self,
+        stage: Stage,
+        note: Callable[[Stint], None],
+        waits: Callable[[str], bool],
+        boots: Callable[[str], bool] = lambda _: False,
     ) -> None:
-        self._stage, self._note, self._waits = stage, note, waits
+        self._stage, self._note, self._waits, self._boots = stage, note, waits, boots
         self._open: dict[str, Stint] = {}
 
     def mark(self) -> None:
@@ -197,6 +213,8 @@ class Stints:
         ]
         if any(name not in dead for name in pool):
             return Cover.UNNOTICED, ()
+        if any(map(self._boots, pool)):
+            return Cover.BOOTING, ()
         missing = tuple(filter(self._waits, pool))
         return (Cover.BY_HAND, missing) if missing else (Cover.OUTAGE, ())
 
@@ -206,17 +224,27 @@ class _Run(Watcher):
 
     def __init__(self, plot: Plot, stage: Stage, ledgers: Sequence[Ledger]) -> None:
         self._plot, self._stage, self._ledgers = plot, stage, ledgers
-        self._fates = {name: Fate(habits, stage.chance) for name, habits in plot.habits.items()}
+        rented = machines_of(plot)
+        habits = plot.habits.items()
+        self._begun = False
+        self._machines = Machines(
+            stage, {name: one for name, one in habits if name in rented}, self._rented, self._mark
+        )
+        self._fates = {name: Fate(one, stage.chance) for name, one in habits if name not in rented}
         self._born: dict[str, float] = {}
         self._booting: set[str] = set()
         self._asked: set[str] = set()  # urgently, since they died
         self._deaths: Counter[str] = Counter()
         self._stints = Stints(
-            stage, self._note, lambda name: self._by_hand(name) and name not in self._booting
+            stage,
+            self._note,
+            lambda name: self._by_hand(name) and name not in self._booting,
+            self._machines.booting,
         )
 
     def begin(self) -> None:
-        """Give everybody a life that has begun some time ago."""
+        """Give everybody a life that has begun some time ago, but what aion starts."""
+        self._begun = True
         for name, fate in self._fates.items():
             self._live(name, fate.first_age_s())
         self._stints.mark()
@@ -226,7 +254,21 @@ class _Run(Watcher):
         now = self._stage.wall
         for name, began in self._born.items():
             self._note(Life(name, began, now, End.OVER))
+        self._machines.end()
         self._stints.end()
+
+    def _rented(self, one: Rented) -> None:
+        """Note a start of a machine, as far as the play has begun, and its life if it had one."""
+        began = max(one.began, self._plot.begins)
+        if not self._begun or one.ended < began:
+            return
+        self._note(replace(one, began=began))
+        if one.up is not None:
+            self._note(Life(one.backend, max(one.up, began), one.ended, one.why))
+
+    def _mark(self) -> None:
+        if self._begun:
+            self._stints.mark()
 
     def _note(self, record: Record) -> None:
         for ledger in self._ledgers:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from orchestrator.core import health as rules
 from orchestrator.core.draft import NOTHING
@@ -29,6 +29,7 @@ from orchestrator.core.events import (
 )
 from orchestrator.core.fleet import apply, step
 from orchestrator.core.model import Fleet, Health, Now, Observation, Source
+from orchestrator.outlook.due import power_due
 from orchestrator.outlook.hands import Hands
 from orchestrator.outlook.looks import Looks
 from orchestrator.outlook.scene import Chance, Watcher, Way
@@ -66,9 +67,11 @@ class Stage:
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._seq = 0
         self._tick_at = math.inf
+        specs = fleet.config.backends.values()
+        self._powered = [spec.name for spec in specs if spec.powered]
         self._looks = Looks(self)
         self._hands = Hands(self, quiet_until)
-        self._carry: Mapping[type, Callable[..., None]] = {
+        self._carry: dict[type, Callable[..., None]] = {
             ProbeSoon: lambda effect: self._looks.soon(effect.backend),
             CanarySoon: lambda effect: self._looks.soon(effect.backend, Source.CANARY),
             AskControls: lambda _: self._hands.ask_controls(),
@@ -88,6 +91,10 @@ class Stage:
         self._looks.begin()
         self._hands.begin()
         self.advance(self.at + SETTLED_S)
+
+    def carries(self, kind: type, do: Callable[..., None]) -> None:
+        """Have that kind of effect carried out so."""
+        self._carry[kind] = do
 
     # ── time ────────────────────────────────────────────────────────────────────────────────────
 
@@ -144,7 +151,9 @@ class Stage:
         for effect in turn.effects:
             self._do(effect)
         if not self.dense:
-            self._plan_tick(self._wanted())
+            # Who is needed may be another one now; whoever is started is asked for on a tick.
+            stirred = bool(turn.services or turn.entries) and any(self._powered)
+            self._plan_tick(self.at if stirred else self._wanted())
 
     def observe(self, seen: Observation, began_at: float) -> None:
         """Have the rules take a look's result into account.
@@ -207,4 +216,6 @@ class Stage:
             if incident.kind == "flapping":
                 state = fleet.backends[incident.subject]
                 wanted = min(wanted, rules.calmer_at(state, self.at))
-        return wanted
+        return min(
+            [wanted, *(power_due(fleet, name, self.at, self.wall) for name in self._powered)]
+        )

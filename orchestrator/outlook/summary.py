@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from orchestrator.core.meters import Unit
 from orchestrator.outlook.lives import DAY_S, HOUR_S, End
-from orchestrator.outlook.play import Cover, Kind, Plot
-from orchestrator.outlook.tally import BackendTally, ServiceTally, Tally
+from orchestrator.outlook.play import Cover, Kind, Plot, machines_of
+from orchestrator.outlook.tally import ALIVE_TILL, BackendTally, ServiceTally, Tally
 
 MINUTE_S = 60.0
 LOW, MIDDLE, HIGH = 0.05, 0.5, 0.95
@@ -67,7 +67,7 @@ class ServiceOutlook:
 class BackendOutlook:
     """One backend over all plays, in counts on average; `served` share of the services' time.
 
-    `hours` of being on, `usd` what they cost.
+    `hours` of being on, `usd` what they cost. `starts` that aion asks for, `refused` of them.
     """
 
     name: str
@@ -82,6 +82,8 @@ class BackendOutlook:
     told: float
     hours: Spread
     usd: Spread
+    starts: Spread
+    refused: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,8 @@ def _backend(plot: Plot, name: str, tallies: Sequence[Tally], served: float) -> 
     meter = plot.config.meters.get(f"{name}:{Unit.USD}")
     rate = meter.rate_per_hour or 0.0 if meter is not None else 0.0
     books = [tally.backends.get(name, BackendTally()) for tally in tallies]
+    powered = name in machines_of(plot)
+    on_h = [(book.on_s if powered else book.lived_s) / HOUR_S for book in books]
     return BackendOutlook(
         name=name,
         basis=habits.rates.basis if habits is not None else "cannot serve yet",
@@ -159,12 +163,16 @@ def _backend(plot: Plot, name: str, tallies: Sequence[Tally], served: float) -> 
         alive=_mean([book.lived_s for book in books]) / lasts_s if habits is not None else 1.0,
         served=served,
         deaths=Spread.of([book.deaths for book in books]),
-        ends={why: _mean([book.ends[why] for book in books]) for why in End if why is not End.OVER},
+        ends={
+            why: _mean([book.ends[why] for book in books]) for why in End if why not in ALIVE_TILL
+        },
         asked=_mean([book.asked for book in books]),
         asked_asleep=_mean([book.asked_asleep for book in books]),
         told=_mean([book.told for book in books]),
-        hours=Spread.of([book.lived_s / HOUR_S for book in books]),
-        usd=Spread.of([book.lived_s / HOUR_S * rate for book in books]),
+        hours=Spread.of(on_h),
+        usd=Spread.of([hours * rate for hours in on_h]),
+        starts=Spread.of([book.starts for book in books]),
+        refused=_mean([book.refused for book in books]),
     )
 
 

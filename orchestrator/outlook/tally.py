@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from orchestrator.outlook.lives import End
+from orchestrator.outlook.machines import Rented
 from orchestrator.outlook.person import Person
 from orchestrator.outlook.play import Ask, Cover, Kind, Life, Move, Record, Stint
 
+ALIVE_TILL = (End.OVER, End.STOPPED)  # ends that are no deaths
 PIECE_S = 900.0  # an uncovered while is laid on the clock in pieces of this
 
 
@@ -40,18 +42,24 @@ class ServiceTally:
 
 @dataclass(slots=True)
 class BackendTally:
-    """One backend in one play. `asked` and `asked_asleep` are urgent requests to start it."""
+    """One backend in one play. `asked` and `asked_asleep` are urgent requests to start it.
+
+    `starts` by aion, `refused` of these by its provider; `on_s`: for how long it was on by those.
+    """
 
     ends: Counter[End] = field(default_factory=Counter)
     lived_s: float = 0.0
     asked: int = 0
     asked_asleep: int = 0
     told: int = 0
+    starts: int = 0
+    refused: int = 0
+    on_s: float = 0.0
 
     @property
     def deaths(self) -> int:
         """How often it died."""
-        return sum(count for why, count in self.ends.items() if why is not End.OVER)
+        return sum(count for why, count in self.ends.items() if why not in ALIVE_TILL)
 
 
 class Tally:
@@ -72,6 +80,11 @@ class Tally:
             backend = self._backend(record.backend)
             backend.ends[record.why] += 1
             backend.lived_s += record.ended - record.began
+        elif isinstance(record, Rented):
+            backend = self._backend(record.backend)
+            backend.starts += 1
+            backend.refused += record.refused
+            backend.on_s += record.ended - record.began
         else:
             self._ask(record)
 
