@@ -93,7 +93,6 @@ def _told(wish: Wish, one: Machine, phase: PowerPhase | None = None, detail: str
         "address": one.url(wish.scheme, wish.port, wish.address) if wish.port else "",
         "detail": detail or ("" if one.phase in SETTLED else f"its status is {one.status}"),
         "snag": Snag.NONE.value if one.phase is not PowerPhase.UNKNOWN else Snag.TRANSIENT.value,
-        "place": f"{one.zone}/{one.name}",
     }
 
 
@@ -247,8 +246,7 @@ def _wake(cloud: Compute, wish: Wish, raw: Any, zone: str, name: str) -> Said:
     if one.launch != wish.launch:
         _prepare(lambda: cloud.label(zone, raw, wish.launch))
     begin = cloud.resume if one.status == "SUSPENDED" else cloud.start
-    _begun(cloud, wish, zone, begin(zone, name))
-    return {"phase": PowerPhase.STARTING.value, "launch": wish.launch, "place": f"{zone}/{name}"}
+    return _begun(cloud, wish, zone, name, begin(zone, name))
 
 
 def _prepare(step: Callable[[], None]) -> None:
@@ -260,9 +258,14 @@ def _prepare(step: Callable[[], None]) -> None:
         raise Trouble(Snag.TRANSIENT, f"before its start: {trouble.detail}") from None
 
 
-def _begun(cloud: Compute, wish: Wish, zone: str, operation: Any) -> None:
-    """Look for a while whether a start fails at once; what takes longer, its status tells."""
-    cloud.over(zone, operation, min(wish.at_once_s, ALL_S / len(wish.places)))
+def _begun(cloud: Compute, wish: Wish, zone: str, name: str, operation: Any) -> Said:
+    """Wait a while for a start to fail, or to be over; what takes longer, its status tells."""
+    if cloud.over(zone, operation, min(wish.at_once_s, ALL_S / len(wish.places))):
+        with contextlib.suppress(Trouble):
+            one = machine(zone, cloud.instance(zone, name))
+            if one.launch == wish.launch and one.phase is PowerPhase.ON:
+                return _told(wish, one)
+    return {"phase": PowerPhase.STARTING.value, "launch": wish.launch}
 
 
 def _create(cloud: Compute, wish: Wish, seen: Seen) -> Said:
@@ -281,10 +284,8 @@ def _create(cloud: Compute, wish: Wish, seen: Seen) -> Said:
         except Trouble as trouble:
             if not trouble.taken:
                 raise
-        else:
-            _begun(cloud, wish, zone, operation)
-        where = f"{zone}/{wish.launch}"
-        return {"phase": PowerPhase.STARTING.value, "launch": wish.launch, "place": where}
+            return {"phase": PowerPhase.STARTING.value, "launch": wish.launch}
+        return _begun(cloud, wish, zone, wish.launch, operation)
 
     for one in seen.machines:
         with contextlib.suppress(Trouble):

@@ -1,7 +1,7 @@
 """A stand-in for Google Compute Engine's REST API, as strict as it is documented to be.
 
-Run it: `python tests/standins/gce.py --port 0` prints one JSON line with its address. It holds the
-truth: which machines run, since when, under which label. `POST /_control` sets it up and switches
+Run it: `python tests/standins/gce.py --port 0` prints one JSON line with its address; with
+`--engine PORT` a fake engine answers there for as long as a machine is RUNNING. It holds the truth: which machines run, since when, under which label. `POST /_control` sets it up and switches
 faults (see `Google.control`), `GET /_control` shows what it holds and what was asked of it.
 
 Where the answers come from: an operation that failed by ZONE_RESOURCE_POOL_EXHAUSTED,
@@ -25,9 +25,13 @@ import contextlib
 import copy
 import hashlib
 import json
+import os
 import re
+import signal
+import subprocess
 import sys
 import time  # noqa: TID251 - a machine boots in real time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -200,7 +204,8 @@ class Fault:
     """What happens the next `times` that `call` is asked, in `zone` or anywhere.
 
     `what`: a name in REFUSALS; in FAILURES, the operation then fails; "lost": it is done and no
-    answer comes; "cut": it is not done either; "page": an HTML page with HTTP 502.
+    answer comes; "cut": it is not done either; "page": an HTML page with HTTP 502;
+    "kill": it is done, and before the answer the process `Google.victim` is killed.
     """
 
     call: str
@@ -229,6 +234,8 @@ class Google:
     )
     launches: int = 0
     counted: int = 0
+    victim: int = 0
+    switched: Callable[[bool], None] = lambda _: None
 
     # ── time ────────────────────────────────────────────────────────────────────────────────────
 
@@ -260,6 +267,7 @@ class Google:
                 if one["status"] == "RUNNING":
                     one["_since"] = one["_next_at"]
                     self._place(one)
+                    self.switched(True)
                 else:
                     self._release(one)
                     if one["status"] == "DELETED":
@@ -290,6 +298,8 @@ class Google:
         self.turn()
 
     def go(self, one: dict, status: str, then: str, after_s: float) -> None:
+        if status == "STOPPING":
+            self.switched(False)
         one.update(status=status, _next=then, _next_at=self.now() + after_s)
 
     # ── what there is ───────────────────────────────────────────────────────────────────────────
@@ -461,7 +471,9 @@ class Google:
                 said = await said if asyncio.iscoroutine(said) else said
             except Refused as refused:
                 return web.json_response(refused.body, status=refused.status)
-            if fault is not None and fault.what == "lost":
+            if fault is not None and fault.what == "kill":
+                os.kill(self.victim, signal.SIGKILL)
+            if fault is not None and fault.what in ("lost", "kill"):
                 return self._cut(request)
             return web.json_response(shown(said))
 
@@ -745,7 +757,7 @@ class Google:
 
     def control(self, given: dict) -> None:
         """Set what is given: attributes, `faults`, a `machine`, a `template`, `preempt`, `skip`."""
-        for name in ("boot_s", "stop_s", "late_s", "address", "quotas"):
+        for name in ("boot_s", "stop_s", "late_s", "address", "quotas", "victim"):
             if name in given:
                 setattr(self, name, given[name])
         if "lacking" in given:
@@ -804,15 +816,41 @@ def shown(one: dict) -> dict:
     return found
 
 
+class Engine:
+    """The engine on the machine: it is there while the machine runs."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._process: subprocess.Popen | None = None
+
+    def switch(self, on: bool) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+        if on:
+            words = ("--port", str(self._port), "--name", "vm", "--with-parent")
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "backends.fake_server", *words],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                cwd=ROOT,
+            )
+
+
 async def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, default=0)
-    port = parser.parse_args().port
+    parser.add_argument("--engine", type=int, default=0)
+    given = parser.parse_args()
     google = Google()
-    await google.start(port)
-    with contextlib.suppress(asyncio.CancelledError):
-        print(json.dumps({"url": google.url, "account": account()}), flush=True)
-        await asyncio.Event().wait()
+    if given.engine:
+        google.switched = Engine(given.engine).switch
+    await google.start(given.port)
+    print(json.dumps({"url": google.url, "account": account()}), flush=True)
+    while True:
+        await asyncio.sleep(0.05)
+        google.turn()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,140 @@
+"""A real daemon and a machine at Google: a stand-in holds it, and a real engine answers on it."""
+
+import signal
+
+import httpx
+import pytest
+
+from tests.e2e.kit import ROOT, Process, free_port, until
+
+HERE, THERE = "europe-west4-a", "europe-west4-b"
+GATEWAY = "93.184.216.99"
+WITHIN_S = 90.0  # each look at Google takes a process that loads its library
+
+
+class Google:
+    """The stand-in as a child, controlled by HTTP."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        script = str(ROOT / "tests/standins/gce.py")
+        self._process = Process(script, "--port", "0", "--engine", str(self.port))
+        said = self._process.first_line()
+        self.url, self.account = said["url"], said["account"]
+
+    def tell(self, **wish) -> None:
+        httpx.post(f"{self.url}/_control", json=wish).raise_for_status()
+
+    def seen(self) -> dict:
+        return httpx.get(f"{self.url}/_control").json()
+
+    def running(self) -> list[str]:
+        machines = self.seen()["machines"]
+        return [one["zone"] for one in machines if one["status"] != "TERMINATED"]
+
+    def asked(self, call: str) -> list[dict]:
+        return [one for one in self.seen()["asked"] if one["call"] == call]
+
+    def kill(self) -> None:
+        self._process.kill()
+
+
+@pytest.fixture
+def google(world):
+    """One instance in each of two zones, as a backend behind the one that is there."""
+    made = Google()
+    world._others.append(made)
+    machines = [{"zone": HERE, "name": "gpu-1"}, {"zone": THERE, "name": "gpu-2"}]
+    made.tell(machines=machines, address="127.0.0.1", boot_s=0.3, stop_s=0.3)
+    world.credentials["gcp"] = made.account
+    world.serve_from("main")
+    world.tables["backends.vm"] = {
+        "kind": "gce",
+        "engine": "openai",
+        "project": "my-project",
+        "instance": [f"{HERE}/gpu-1", f"{THERE}/gpu-2"],
+        "port": made.port,
+        "account": {"credential": "gcp"},
+        "api": made.url,
+        "priority": 50,
+        "tier": "credit",
+        "models": ["demo-model"],
+        "start": "auto",
+        "idle_stop": "3s",
+        "cost": {"per_hour": 0.35, "limit": 300},
+    }
+    return made
+
+
+def power(world):
+    return world.api("backends/vm")["power"]
+
+
+def ready(world):
+    world.boot()
+    world.serves("main")
+    until(lambda: power(world)["phase"] == "off", "its status is known", WITHIN_S)
+
+
+def test_a_machine_in_the_second_zone_takes_over_and_its_address_is_the_names(world, google):
+    dns = world.cloudflare(gateway=GATEWAY, private=True)
+    world.tables["backends.vm"]["dns"] = {"follow": True}
+    ready(world)
+    google.tell(faults=[{"call": "start", "what": "stockout", "zone": HERE}])
+    world.stop_backend("main")
+    world.serves("vm", WITHIN_S)
+    assert google.running() == [THERE]
+    assert [one["zone"] for one in google.asked("start")] == [HERE, THERE]
+    (limit,) = {one["body"]["maxRunDuration"]["seconds"] for one in google.asked("setScheduling")}
+    assert int(limit) <= 120 * 86400
+    until(lambda: dns.resolve() == ["127.0.0.1"], "the name points at the machine")
+    launch = power(world)["launch"]
+    assert launch.startswith("aion-")
+    labels = [one["labels"] for one in google.seen()["machines"] if one["zone"] == THERE]
+    assert labels == [{"team": "ai", "aion-launch": launch}]
+    world.start("main")
+    world.serves("main")
+    until(lambda: not google.running(), "it is stopped, for nobody needs it", WITHIN_S)
+    assert dns.resolve() == ["93.184.216.1"]
+    until(lambda: power(world)["phase"] == "off", "and known to be off", WITHIN_S)
+    assert "backend_down" not in {
+        one["kind"] for one in world.api("incidents") if one["subject"] == "vm"
+    }
+
+
+def test_a_daemon_killed_between_the_start_and_its_answer_starts_it_once(world, google):
+    world.tables["backends.vm"]["idle_stop"] = "10m"
+    ready(world)
+    google.tell(victim=world.daemon.pid, faults=[{"call": "start", "what": "kill"}])
+    world.stop_backend("main")
+    assert world.daemon.close() == -signal.SIGKILL
+    assert google.seen()["launches"] == 1
+    world.launch()
+    world.serves("vm", WITHIN_S)
+    assert google.seen()["launches"] == 1
+    assert len(google.running()) == 1
+
+
+def test_a_machine_that_google_took_back_is_a_session_that_ended(world, google):
+    world.tables["backends.vm"]["idle_stop"] = "10m"
+    ready(world)
+    world.stop_backend("main")
+    world.serves("vm", WITHIN_S)
+    google.tell(preempt=[HERE, "gpu-1"])
+    until(lambda: google.seen()["launches"] == 2, "it is started anew", WITHIN_S)
+    world.serves("vm", WITHIN_S)
+    told = [one["text"] for one in world.api("events", limit=1000)]
+    assert not [text for text in told if "could not be started" in text], told
+    assert "start_failed" not in world.kinds()
+
+
+def test_a_machine_that_somebody_deleted_is_told_and_nothing_else_breaks(world, google):
+    del world.tables["backends.vm"]["instance"]
+    world.tables["backends.vm"] |= {"zone": HERE, "instance": "gpu-1"}
+    google.tell(remove=[HERE, "gpu-1"])
+    ready(world)
+    world.stop_backend("main")
+    until(lambda: "start_failed" in world.kinds(), "it is told", WITHIN_S)
+    assert "there is no instance" in power(world)["detail"]
+    shown = world.aion("doctor").stdout
+    assert "there is no instance europe-west4-a/gpu-1" in shown
