@@ -1127,8 +1127,8 @@ FISH = (
         "a second pod beside the first",
         "no pod is made while another of ours runs",
         RUNPOD,
-        "return _seen(pod, self._options) if same else _taken(seen)",
-        "if same:\n                    return _seen(pod, self._options)",
+        "                same = seen == launch.label",
+        "                same = seen != launch.label",
         ("rented",),
     ),
     Fish(
@@ -1152,7 +1152,7 @@ FISH = (
         "a start that was refused does not come later by itself",
         VAST,
         "            if said.good:\n                return refused.report()",
-        "            return refused.report()",
+        "            if not said.good:\n                return refused.report()",
         ("rented",),
     ),
     Fish(
