@@ -215,7 +215,17 @@ def _told(
             }
         )
     else:
-        _lines(given.output(), place, stage, fixes, lost, other, settled=settled)
+        new_token = not (stage.token or reading.settings.server.admin_token)
+        _lines(
+            given.output(),
+            place,
+            stage,
+            fixes,
+            lost,
+            other,
+            settled=settled,
+            new_token=new_token,
+        )
     return 5 if fixes or lost or other else 0
 
 
@@ -228,13 +238,17 @@ def _lines(
     other: list[str],
     *,
     settled: bool,
+    new_token: bool,
 ) -> None:
     there = "is" if settled else "would be"
     rows = sum(max(table.rows, 0) for table in stage.held.tables)
     output.line(f"the configuration {there} {place.config}")
     output.line(f"the database {there} in {place.state}: {rows} rows; epochs from {stage.epoch}")
     count = len(stage.credentials)
-    output.line(f"{count or 'no'} credential{'' if count == 1 else 's'} came with it")
+    also = " and the admin token" if stage.token else ""
+    output.line(f"{count or 'no'} credential{'' if count == 1 else 's'}{also} came with it")
+    if new_token:
+        output.line("the admin token did not: a new one is made at the start, which says where")
     for name, fix in fixes.items():
         output.line(Cell(f"missing: the credential {name}; set it: {fix}", "bad"))
     for path in lost:

@@ -57,11 +57,15 @@ def occupied(place: Place) -> Path | None:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A state taken apart and made ready in `folder`. `epoch`: the first of its new era."""
+    """A state taken apart and made ready in `folder`. `epoch`: the first of its new era.
+
+    `token`: whether the admin token that the daemon had made itself is in it.
+    """
 
     folder: Path
     held: Held
     credentials: tuple[str, ...]
+    token: bool
     epoch: int
 
     def settle(self, place: Place, *, force: bool) -> None:
@@ -81,11 +85,11 @@ class Stage:
         finally:
             lock.drop()
         _move(self.folder / itself.TOKEN, place.state / itself.TOKEN)
+        _open_folder(place.config.parent)
         for name in self.credentials:
             to = place.config.parent / itself.CREDENTIALS / name
             if not os.path.lexists(to):  # what was set here already is newer
                 _move(self.folder / itself.CREDENTIALS / name, to)
-        # There is nothing secret in it, and the service runs as a user of its own.
         _move(self.folder / itself.CONFIG, place.config, mode=0o644)
 
     def study(self, place: Place, *, settled: bool = False) -> Reading:
@@ -114,8 +118,9 @@ def staged(archive: Path, manifest: Manifest, base: Path, wall: float) -> Iterat
         text = f"rebuilt from {manifest.id}, of {manifest.created_at:%Y-%m-%d %H:%M} UTC"
         epoch = revive(folder / itself.DATABASE, text, wall)
         names = [part.name.partition("/") for part in index.parts]
-        credentials = [name for kind, _, name in names if kind == itself.CREDENTIALS]
-        yield Stage(folder, held, tuple(sorted(credentials)), epoch)
+        credentials = sorted(name for kind, _, name in names if kind == itself.CREDENTIALS)
+        token = (folder / itself.TOKEN).exists()
+        yield Stage(folder, held, tuple(credentials), token, epoch)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -141,6 +146,16 @@ def _aside(place: Place, database: Path) -> None:
         to = folder.with_name(folder.name + ASIDE)
         shutil.rmtree(to, ignore_errors=True)
         folder.replace(to)
+
+
+def _open_folder(folder: Path) -> None:
+    """Make the configuration's folder, which the service's own user must enter, and read it."""
+    if not folder.exists():
+        try:
+            folder.mkdir(parents=True)
+            folder.chmod(0o755)
+        except OSError as error:
+            raise ConfigError(f"cannot make {folder}: {(error.strerror or '').lower()}") from None
 
 
 def _move(source: Path, to: Path, mode: int = 0o600) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
@@ -13,9 +14,13 @@ import pyrage
 import pytest
 from terminal import aion
 
+from jobs.backup.catalogue import pick, read
 from jobs.backup.form import STATE, Copy, Encryption, Itself, Limits, Plan
 from jobs.backup.run import run
+from jobs.backup.stores.file import FileStore
 from jobs.backup.targets import Target
+from jobs.backup.unpack import fetched
+from orchestrator.cli.rebuilding import Place, staged
 from orchestrator.edge import tables
 from orchestrator.edge.store import Store, inline
 from tests.backup.plans import HandClock
@@ -94,6 +99,9 @@ def test_everything_comes_back_with_its_modes_and_nothing_else_is_left(plan, reb
     assert ran.code == 0, ran.err
     assert new(tmp_path) == ["aion.toml", "credentials/pg", "var/aion.db", "var/aion.db.lock"]
     assert (tmp_path / "new" / "credentials" / "pg").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o755  # the service has its own user
+    assert (tmp_path / "new" / "aion.toml").stat().st_mode & 0o777 == 0o644
+    assert (tmp_path / "new" / "var").stat().st_mode & 0o777 == 0o700
     assert (tmp_path / "new" / "aion.toml").read_text() == CONFIG
     assert CANARY not in ran.out + ran.err
     assert f"start it: cd {tmp_path / 'new'} && aion serve" in ran.out
@@ -168,6 +176,25 @@ def test_credentials_that_were_not_in_it_are_named_with_the_line_that_sets_them(
     fix = ran.out.partition("set it: aion ")[2].splitlines()[0].split()
     assert aion(*fix, cwd=tmp_path, stdin="postgresql://h/d\n").code == 0
     assert aion("config", "check", "--config", str(config), cwd=tmp_path).code == 0
+
+
+def test_the_services_own_user_can_read_the_configuration_whatever_our_umask(plan, tmp_path):
+    backed_up(replace(plan, encrypt=None))
+    store = FileStore(plan.copies[0].target)
+    place = Place(tmp_path / "etc" / "aion" / "aion.toml", tmp_path / "lib")
+    (tmp_path / "etc").mkdir()
+    before = os.umask(0o077)
+    try:
+        with (
+            fetched(store, pick(read(store, STATE)), "", tmp_path) as (manifest, archive),
+            staged(archive, manifest, place.state, 1_800_000_000.0) as stage,
+        ):
+            stage.settle(place, force=False)
+    finally:
+        os.umask(before)
+    assert place.config.parent.stat().st_mode & 0o777 == 0o755
+    assert place.config.stat().st_mode & 0o777 == 0o644
+    assert place.state.stat().st_mode & 0o777 == 0o700
 
 
 def test_a_damaged_copy_is_told_of_and_the_one_before_is_taken(plan, rebuild, tmp_path):
