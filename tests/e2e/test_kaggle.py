@@ -160,6 +160,19 @@ def test_a_spent_quota_is_told_and_nothing_is_pushed_again(ready, account):
 
 
 @pytest.mark.timeout(240)
+def test_one_that_serves_is_stopped_when_kaggle_says_that_the_week_is_used_up(ready, account):
+    ready.stop_backend("main")
+    ready.serves("kaggle", within_s=60)
+    account.tell(used_h=30.0)
+    ready.crash()
+    ready.launch()  # which asks Kaggle at once, and not in five minutes
+    until(lambda: account.runs("COMPLETE"), "its agent ended it", within_s=90)
+    until(lambda: phase(ready) == "off", "and that is known", within_s=60)
+    assert "meter_spent" in {event["action"] for event in ready.api("events", limit=1000)}
+    assert account.seen()["asked"].count("SaveKernel") == 1
+
+
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("fate", ["slow", 4.0], ids=["after the push", "on its way"])
 def test_a_daemon_killed_while_it_pushes_does_not_push_again(ready, account, fate):
     account.tell(fates={"SaveKernel": [fate]})
