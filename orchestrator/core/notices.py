@@ -198,7 +198,9 @@ def _of_power(draft: Draft, state: BackendState) -> Iterator[Wrong]:
         yield Wrong(kind, state.name, Severity.WARNING, failed)
     if power.phase is PowerPhase.STOPPING and draft.at - power.since >= STOPPING_S:
         lasting = {"backend": state.name, "reason": power.detail or power.why}
-        yield Wrong("stop_failed", state.name, Severity.CRITICAL, lasting)
+        free = draft.config.backends[state.name].tier is Tier.FREE  # it costs hours, not money
+        severity = Severity.WARNING if free else Severity.CRITICAL
+        yield Wrong("stop_failed", state.name, severity, lasting)
 
 
 def _of_meter(draft: Draft, key: str) -> Iterator[Wrong]:

@@ -19,7 +19,7 @@ from orchestrator.core.events import (
 )
 from orchestrator.core.lives import Do, PowerPhase, Session, Token
 from orchestrator.core.meters import MeterSpec, Unit
-from orchestrator.core.model import Health, HealthPolicy, Source, Tier, Verdict
+from orchestrator.core.model import Health, HealthPolicy, Severity, Source, Tier, Verdict
 from orchestrator.core.powering import (
     Ask,
     AskPower,
@@ -532,8 +532,11 @@ def test_a_stop_that_does_nothing_is_repeated_and_told():
     assert len(cloud.stops) >= 2
 
 
-def test_a_stop_without_an_answer_is_repeated_and_told():
-    world, cloud = world_of(backend("a"), vm("v"))
+@pytest.mark.parametrize(
+    ("tier", "severity"), [(Tier.CREDIT, Severity.CRITICAL), (Tier.FREE, Severity.WARNING)]
+)
+def test_a_stop_without_an_answer_is_repeated_and_told(tier, severity):
+    world, cloud = world_of(backend("a"), vm("v", tier=tier))
     cloud.lives(60, down="a")
     world.give(Halt("v"))
     cloud.mute = True
@@ -544,6 +547,7 @@ def test_a_stop_without_an_answer_is_repeated_and_told():
     stops = [effect for effect in world.effects if isinstance(effect, StopBackend)]
     assert len(stops) >= 3
     assert "stop_failed:v" in told_of(world)
+    assert world.fleet.incidents["stop_failed:v"].severity is severity
 
 
 def test_one_that_is_being_stopped_is_not_chosen():
