@@ -29,6 +29,7 @@ from orchestrator.settings import Reading, database, find_path, fleet, report, s
 from orchestrator.settings.problems import dotted
 
 DAY_S, HOUR_S = 86400.0, 3600.0
+NEVER_S = 1e12
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +144,10 @@ def setting(found: Found, now: float) -> Setting:
     """Make where a mishap begins: with what the daemon last wrote, else with everything up."""
     quiet = found.reading.settings.alerts.quiet_hours
     hush: Callable[[float], float | None] = partial(_quiet, quiet, found.zone)
+    machines = dict(_machines(found))
     if found.peek is None:
         whole = partial(_fresh, found.config)
-        return Setting(whole, at=now, wall=now, calm_s=CALM_S, quiet_until=hush)
+        return Setting(whole, at=now, wall=now, calm_s=CALM_S, quiet_until=hush, machines=machines)
     saved = found.peek.saved
     return Setting(
         partial(_resumed, found.config, found.peek),
@@ -154,7 +156,16 @@ def setting(found: Found, now: float) -> Setting:
         down=down(found),
         calm_s=0.0,
         quiet_until=hush,
+        machines=machines,
     )
+
+
+def _machines(found: Found) -> Iterator[tuple[str, Habits]]:
+    """Give what aion starts and stops: during one mishap none of them fails by itself."""
+    for name, spec in found.config.backends.items():
+        if spec.powered and spec.auto_start and spec.assignable:
+            habits = _habits(found, name)
+            yield name, replace(habits, rates=replace(habits.rates, mtbf_s=NEVER_S))
 
 
 def down(found: Found) -> tuple[str, ...]:
@@ -172,7 +183,9 @@ def _quiet(window: object, zone: tzinfo, wall: float) -> float | None:
 
 
 def _fresh(config: FleetConfig, at: float) -> Fleet:
-    return resumed(config, Now(at, at))
+    """Have everybody there, whoever would have to register first."""
+    there = {name: replace(spec, registers=False) for name, spec in config.backends.items()}
+    return resumed(replace(config, backends=there), Now(at, at))
 
 
 def _resumed(config: FleetConfig, seen: Peek, at: float) -> Fleet:

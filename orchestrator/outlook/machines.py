@@ -70,8 +70,12 @@ class Machines:
         stage.carries(StartBackend, self._start)
         stage.carries(StopBackend, self._stop)
         stage.carries(AskPower, self._ask)
-        for name in habits:
-            stage.kill(name)
+        for name, one in self._machines.items():
+            power = stage.fleet.backends[name].power
+            if power is not None and power.launch and power.phase is PowerPhase.ON:
+                one.launch, one.on_at, one.up_at = power.launch, stage.wall, stage.wall
+            else:
+                stage.kill(name)
 
     def __contains__(self, name: str) -> bool:
         return name in self._machines

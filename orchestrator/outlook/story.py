@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
 
+from orchestrator.core.demand import starting
 from orchestrator.core.events import Turn
 from orchestrator.core.health import ALIVE
 from orchestrator.core.model import Fleet, Health, Notice, Observation, Source, Verdict
+from orchestrator.outlook.lives import Habits
+from orchestrator.outlook.machines import Machines
 from orchestrator.outlook.play import Cover, Stint, Stints
 from orchestrator.outlook.scene import Chance, Watcher, Way
 from orchestrator.outlook.stage import SETTLED_S, Stage
@@ -77,7 +80,8 @@ class Story:
 class Setting:
     """Where a story begins: a fresh `fleet` for each telling, at steady time `at` and at `wall`.
 
-    `down` are dead when it begins. `calm_s`: how long before it the fleet is started.
+    `down` are dead when it begins. `calm_s`: how long before it the fleet is started. `machines`:
+    what aion starts and stops; they are on if they were by the state that is taken up.
     """
 
     fleet: Callable[[float], Fleet]
@@ -86,6 +90,7 @@ class Setting:
     down: tuple[str, ...] = ()
     calm_s: float = CALM_S
     quiet_until: Callable[[float], float | None] = lambda _wall: None
+    machines: Mapping[str, Habits] = field(default_factory=dict)
 
 
 def tell(setting: Setting, acts: Sequence[Act], chance: Chance, *, dense: bool = True) -> Story:
@@ -102,9 +107,10 @@ def tell(setting: Setting, acts: Sequence[Act], chance: Chance, *, dense: bool =
     )
     for name in setting.down:
         stage.kill(name)
+    machines = Machines(stage, setting.machines, lambda _: None, lambda: None)
     stage.begin()
     stage.advance(setting.at)
-    teller = _Teller(stage)
+    teller = _Teller(stage, machines)
     stage.watchers.append(teller)
     for act in acts:
         stage.schedule(setting.at + act.after_s, partial(teller.act, act))
@@ -123,6 +129,8 @@ def _let_end(stage: Stage, last: float) -> None:
             for service in stage.fleet.services.values()
             if service.active is not None and service.review_at is not None
         ]
+        starts = (one for one in stage.fleet.backends.values() if starting(one))
+        pending += [stage.at + AFTER_S for _ in starts]
         pending = [at for at in pending if stage.at < at <= last + MOST_TAIL_S]
         if not pending:
             return
@@ -132,7 +140,7 @@ def _let_end(stage: Stage, last: float) -> None:
 class _Teller(Watcher):
     """Writes down what is worth a line."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, machines: Machines) -> None:
         self._stage, self._began = stage, stage.at
         self._story = Story(stage.at, stage.wall)
         self._uncovered_s = dict.fromkeys(stage.fleet.services, 0.0)
@@ -140,7 +148,12 @@ class _Teller(Watcher):
         self._said: set[tuple[str, str]] = set()
         self._actives = {name: state.active for name, state in stage.fleet.services.items()}
         specs = stage.fleet.config.backends
-        self._stints = Stints(stage, self._stint, lambda name: specs[name].restart_url is not None)
+        self._stints = Stints(
+            stage,
+            self._stint,
+            lambda name: specs[name].restart_url is not None,
+            machines.booting,
+        )
         self._stints.mark()
 
     def story(self) -> Story:
@@ -213,6 +226,8 @@ class _Teller(Watcher):
 
     def turned(self, turn: Turn) -> None:
         """Write down what a turn says for itself."""
+        if turn.backends:
+            self._stints.mark()
         for entry in turn.entries:
             if entry.action in UNSAID:
                 continue

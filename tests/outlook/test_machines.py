@@ -6,17 +6,21 @@ from itertools import pairwise
 
 import pytest
 
+from orchestrator.core.configuring import resumed
 from orchestrator.core.meters import MeterSpec, Unit
-from orchestrator.core.model import HealthPolicy, Tier
+from orchestrator.core.model import HealthPolicy, Now, Tier
 from orchestrator.core.onhours import OnHours
 from orchestrator.core.windows import Per, Window
 from orchestrator.outlook.lives import Allowance, End, Habits, Rates
 from orchestrator.outlook.machines import Rented
 from orchestrator.outlook.play import Cover, Life, Plot, Stint, play
+from orchestrator.outlook.story import Setting, tell
 from orchestrator.outlook.summary import summarise
 from orchestrator.outlook.tally import Tally
+from orchestrator.outlook.whatif import parse
 from tests.core.worlds import backend, config
 from tests.outlook.test_play import DAY, HOUR, HUMAN, MIDNIGHT, Records, notebook
+from tests.outlook.worlds import START
 
 BOOT_S = 300.0
 STEADY = Rates(1e9, 1800.0, 0.0, BOOT_S, "given")  # never fails
@@ -128,3 +132,17 @@ def test_the_outlook_counts_starts_hours_and_dollars():
 
 def test_the_same_seed_gives_the_same_month():
     assert played(plot(vm(), rates=FRAIL), 3).all == played(plot(vm(), rates=FRAIL), 3).all
+
+
+def test_one_mishap_tells_of_the_start_that_follows_it():
+    fleet = plot(vm()).config
+    habits = {"vm": Habits("vm", STEADY)}
+    setting = Setting(lambda at: resumed(fleet, Now(at, at)), START, START, machines=habits)
+    told = tell(setting, parse("colab dies", ("colab", "vm")), random.Random(1))
+    texts = [line.text for line in told.lines]
+    started = next(at for at, text in enumerate(texts) if text.startswith("vm is started: nobody"))
+    up = next(at for at, text in enumerate(texts) if text.startswith("vm is up, "))
+    assert started < up
+    (ending,) = told.endings
+    assert (ending.began_with, ending.ended_with) == ("colab", "vm")
+    assert BOOT_S * 0.7 < ending.uncovered_s < BOOT_S * 1.3 + 90
