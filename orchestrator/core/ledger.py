@@ -17,6 +17,7 @@ from orchestrator.core.meters import (
     MeterState,
     Reading,
     Slot,
+    Unit,
     block_of,
     exhausted_until,
     horizon_s,
@@ -29,6 +30,7 @@ from orchestrator.core.months import said, took
 from orchestrator.core.windows import FOREVER, begins, counts_until
 
 KEPT_S = 3600.0  # what ended is remembered this long, should the wall clock go back
+BOOKED_S = 26 * 3600.0  # what is said of money is up to a day old
 BELIEVED_S = 3600.0  # what may be a mistake is believed when it stands this long
 STEP_S = 30.0  # the wall clock was put forward or back if it moved by more than this
 DRIFT_S = 1.0
@@ -288,8 +290,8 @@ def _ahead(state: MeterState, spec: MeterSpec, since: float, at: float, wall: fl
 def told(state: MeterState, spec: MeterSpec, figure: float, at: float, wall: float) -> MeterState:
     """Take the provider's figure of what is used.
 
-    More than we know of is believed at once. Less is believed only when it stands for an hour in
-    which nothing was used: figures lag, and jump back.
+    More than we know of is believed at once. Less is believed only when it stands for an hour, of
+    money for a day, in which nothing was used: figures lag, and jump back.
     """
     state = replace(rolled(state, spec, wall), told_at=wall)
     known = used(state, wall)
@@ -304,7 +306,7 @@ def told(state: MeterState, spec: MeterSpec, figure: float, at: float, wall: flo
     low = state.low
     if low is None or figure > low.figure + slack or at < low.at:
         return replace(state, low=Reading(figure, at))
-    if at - low.at < BELIEVED_S:
+    if at - low.at < (BOOKED_S if spec.unit is Unit.USD else BELIEVED_S):
         return state
     state = _corrected(settle(state, spec, wall), spec, low.figure - known, wall)
     return _judged(_lowered(state, known - low.figure, wall), spec, wall)

@@ -132,7 +132,8 @@ class Power:
     or stopped; `would`: what would be done if we did not only observe. `lost`: its last life had
     begun to serve and ended by itself, too soon to be worth a start. `in_hours`: it is on in hours
     in which it should be; False: it was, and they are over. `queued`: its provider took the start,
-    which waits for its turn there. `months`: what each of the last ones saw.
+    which waits for its turn there. `months`: what each of the last ones saw. `theirs`: the label of
+    what somebody else runs there.
     """
 
     phase: PowerPhase = PowerPhase.UNKNOWN
@@ -160,3 +161,4 @@ class Power:
     queued: bool = False
     in_hours: bool | None = None
     months: tuple[PowerMonth, ...] = ()
+    theirs: str = ""

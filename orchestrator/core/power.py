@@ -388,6 +388,7 @@ def off(draft: Draft, name: str, **changes: Any) -> None:
         queued=False,
         in_hours=None,
         months=seen,
+        theirs="",
         **changes,
     )
     draft.touch(name)
@@ -467,6 +468,8 @@ def halt(draft: Draft, command: Halt) -> None:
         return
     spec = _powered(draft, name)
     power = of(draft.backend(name))
+    if power.theirs:
+        raise Refused(f"{name} runs {power.theirs}, which somebody else started: it is left alone")
     if power.phase is PowerPhase.OFF:
         draft.answer = Answer(f"{name} is off already")
         return

@@ -162,7 +162,8 @@ def _ended(draft: Draft, name: str, known: Power, detail: str) -> None:
 def _is_on(draft: Draft, name: str, known: Power, event: PowerReported) -> None:
     seen = event.report.launch
     is_ours = demand.ours(draft.config.instance, name, seen)
-    if known.phase is PowerPhase.STOPPING:
+    theirs = "" if is_ours else seen
+    if known.phase is PowerPhase.STOPPING and seen in ("", known.launch):
         power.put(draft, name, answered=True)
     elif is_ours and seen != known.launch:
         _adopt(draft, name, event)
@@ -177,6 +178,8 @@ def _is_on(draft: Draft, name: str, known: Power, event: PowerReported) -> None:
             power.put(draft, name, durable=True, phase=phase, answered=True)
         if not known.launch and phase is not known.phase:
             draft.note("power_on", name, f"{name} was started by somebody else: it is left alone")
+    if theirs != power.of(draft.backend(name)).theirs:
+        power.put(draft, name, durable=True, theirs=theirs)
     _wait_its_turn(draft, name, event.report)
 
 
