@@ -105,10 +105,11 @@ def make(
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What a database of aion's says of itself."""
+    """What a database of aion's says of itself. `paused`: by whom, "" if it is not."""
 
     state: State
     tables: tuple[Table, ...]
+    paused: str = ""
 
 
 def copy_database(source: Path, to: Path, plan: Plan) -> Path:
@@ -143,7 +144,10 @@ def look(path: Path) -> Held:
 
 def _held(database: sqlite3.Connection) -> Held:
     (revision,) = database.execute("select version_num from alembic_version").fetchone()
-    instance, floor = database.execute("select instance, epoch_floor from world").fetchone()
+    world = database.execute(
+        "select instance, epoch_floor, iif(paused_since is null, '', paused_by) from world"
+    )
+    instance, floor, paused = world.fetchone()
     epochs = database.execute(
         "select max(epoch) from service union all select max(wanted_epoch) from publication"
     ).fetchall()
@@ -154,7 +158,7 @@ def _held(database: sqlite3.Connection) -> Held:
         quoted = str(name).replace('"', '""')
         (rows,) = database.execute(f'select count(*) from "{quoted}"').fetchone()  # noqa: S608 - quoted
         tables.append(Table("main", str(name), int(rows)))
-    return Held(State(str(instance), str(revision), era(highest)), tuple(tables))
+    return Held(State(str(instance), str(revision), era(highest)), tuple(tables), str(paused))
 
 
 def _line(error: BaseException | str) -> str:

@@ -117,7 +117,7 @@ def _rebuild(given: Given, wish: Wish, place: Place, source: str, keys: Any) -> 
                 if wish.dry:
                     output.say(f"{about}: would go to {place.config} and {place.state}")
                     return _told(given, made, store.url, place, stage, settled=False)
-                output.say(f"{about}: instance {stage.held.state.instance}")
+                output.say(f"{about}: instance {instance_of(made)}")
                 consequence = (
                     f"it goes to {place.config} and {place.state}, and takes over from the old "
                     "machine, should that still live"
@@ -203,7 +203,7 @@ def _told(
             {
                 "dump": made.id,
                 "store": store,
-                "instance": stage.held.state.instance,
+                "instance": instance_of(made),
                 "config": str(place.config),
                 "database": str(place.database(reading)),
                 "epoch": stage.epoch,
@@ -229,6 +229,11 @@ def _told(
     return 5 if fixes or lost or other else 0
 
 
+def instance_of(made: Manifest) -> str:
+    """Return who it was, by the configuration or else by the database."""
+    return made.state.instance if made.state else ""
+
+
 def _lines(
     output: Output,
     place: Place,
@@ -249,6 +254,9 @@ def _lines(
     output.line(f"{count or 'no'} credential{'' if count == 1 else 's'}{also} came with it")
     if new_token:
         output.line("the admin token did not: a new one is made at the start, which says where")
+    if stage.held.paused:
+        text = f"it is paused by {stage.held.paused}, as it was; to end that: aion resume"
+        output.line(Cell(text, "warn"))
     for name, fix in fixes.items():
         output.line(Cell(f"missing: the credential {name}; set it: {fix}", "bad"))
     for path in lost:

@@ -113,10 +113,10 @@ def staged(archive: Path, manifest: Manifest, base: Path, wall: float) -> Iterat
     folder = Path(tempfile.mkdtemp(prefix=STAGE, dir=base))
     try:
         index = unpack(archive, folder)
-        held = itself.look(folder / itself.DATABASE)
-        _refuse_newer(held.state.revision, index.aion)
+        _refuse_newer(itself.look(folder / itself.DATABASE).state.revision, index.aion)
         text = f"rebuilt from {manifest.id}, of {manifest.created_at:%Y-%m-%d %H:%M} UTC"
         epoch = revive(folder / itself.DATABASE, text, wall)
+        held = itself.look(folder / itself.DATABASE)
         names = [part.name.partition("/") for part in index.parts]
         credentials = sorted(name for kind, _, name in names if kind == itself.CREDENTIALS)
         token = (folder / itself.TOKEN).exists()

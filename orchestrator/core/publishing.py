@@ -18,6 +18,8 @@ from orchestrator.core.records import above
 DAY_S = 86400.0
 REPLACED = "replaced"
 """The flag that says that this instance goes on elsewhere."""
+SUCCESSOR = "its successor"
+"""Who paused it then; no operator's name has a blank in it."""
 
 
 def _put(draft: Draft, name: str, record: Publication, *, durable: bool) -> None:
@@ -107,7 +109,8 @@ def troubled(draft: Draft, event: DnsTroubled) -> None:
 
 def step_back(draft: Draft) -> None:
     """Pause: this instance goes on elsewhere, and two would start and stop the same machines."""
-    draft.change_world(paused_since=draft.at, paused_until=None, paused_by="aion", durable=True)
+    held = {"paused_since": draft.at, "paused_until": None, "paused_by": SUCCESSOR}
+    draft.change_world(**held, durable=True)
     draft.stirred[""] = None
     for name in draft.config.services:
         draft.stale[name] = None

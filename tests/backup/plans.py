@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import shlex
 from pathlib import Path
 
 from jobs.backup.form import Copy, DumpId, Limits, Plan, Timeouts
 from jobs.backup.targets import Target
+from orchestrator.edge.store import Store, inline
 from tests.backup.conftest import BINS
 
 DAY_S = 86_400.0
@@ -42,6 +44,18 @@ def plan(dsn: str, spool: Path, *stores: Path, **more) -> Plan:
     }
     spool.mkdir(exist_ok=True)
     return Plan(**{**given, **more})
+
+
+def aion_database(path: Path) -> Path:
+    """Make a database as aion's own is."""
+
+    async def made() -> None:
+        store = Store(f"sqlite:///{path}", inline(), instance="home", create=True)
+        await store.load()
+        await store.close()
+
+    asyncio.run(made())
+    return path
 
 
 def first(clock: HandClock, sequence: int = 1) -> DumpId:

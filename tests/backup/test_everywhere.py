@@ -8,13 +8,16 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from jobs.backup.catalogue import pick, read
 from jobs.backup.drill import drill
-from jobs.backup.form import Copy, Drill
+from jobs.backup.form import STATE, Copy, Drill, Itself
+from jobs.backup.itself import look
 from jobs.backup.restore import Into, restore
 from jobs.backup.run import run
+from jobs.backup.unpack import fetched, unpack
 from jobs.backup.verify import rehash, survey
 from tests.backup.conftest import Postgres
-from tests.backup.plans import DAY_S, HandClock, plan
+from tests.backup.plans import DAY_S, HandClock, aion_database, plan
 from tests.backup.test_run import ROWS, ports
 from tests.backup.test_stores import WORLDS
 from tests.backup.worlds import SECRET, World
@@ -69,3 +72,23 @@ def test_nights_of_backups_are_kept_checked_drilled_and_restored(
     assert said[str(seen[0][0].id)]
     for path in (tmp_path / "spool").rglob("*"):
         assert path.is_dir() or SECRET.encode() not in path.read_bytes()
+
+
+def test_aions_own_state_goes_to_every_kind_of_place_and_comes_back_from_it(
+    world: World, tmp_path: Path
+) -> None:
+    database, clock = tmp_path / "aion.db", HandClock()
+    aion_database(database)
+    copy = Copy(world.target, world.access)
+    one = plan("", tmp_path / "spool", copies=(copy,), name=STATE, itself=Itself(str(database)))
+    for _ in range(2):
+        report = run(one, ports(clock))
+        assert report.ok, report
+    store, to = world.open(), tmp_path / "to"
+    to.mkdir()
+    found = pick(read(store, STATE))
+    with fetched(store, found, "", tmp_path) as (manifest, archive):
+        unpack(archive, to)
+    assert manifest.sequence == 2
+    assert look(to / "aion.db") == look(database)
+    assert rehash(store, found, tmp_path).ok

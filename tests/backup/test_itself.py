@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import io
 import itertools
@@ -19,6 +18,7 @@ import pyrage
 import pytest
 import zstandard
 
+from jobs.backup import itself
 from jobs.backup.catalogue import pick, read
 from jobs.backup.child import main
 from jobs.backup.errors import Corrupt, NotComplete, WrongKey
@@ -27,10 +27,10 @@ from jobs.backup.run import run
 from jobs.backup.stores.file import FileStore
 from jobs.backup.targets import Target
 from jobs.backup.unpack import fetched, unpack
+from orchestrator.core.publishing import SUCCESSOR
 from orchestrator.core.records import ERA
 from orchestrator.edge.rebirth import revive
-from orchestrator.edge.store import Store, inline
-from tests.backup.plans import HandClock
+from tests.backup.plans import HandClock, aion_database
 from tests.backup.test_run import ports
 
 NUMBERS = itertools.count()
@@ -39,17 +39,9 @@ KEY = pyrage.x25519.Identity.generate()
 SEALED = Encryption(str(KEY.to_public()))
 
 
-async def _made(path: Path, instance: str) -> None:
-    store = Store(f"sqlite:///{path}", inline(), instance=instance, create=True)
-    await store.load()
-    await store.close()
-
-
 @pytest.fixture
 def database(tmp_path) -> Path:
-    path = tmp_path / "home" / "aion.db"
-    asyncio.run(_made(path, "home"))
-    return path
+    return aion_database(tmp_path / "home" / "aion.db")
 
 
 @pytest.fixture
@@ -215,6 +207,15 @@ def test_an_old_machine_stops_where_its_rebuilt_self_has_backed_up(plan, databas
     report = run(plan, ports(HandClock()))
     assert "was rebuilt: this one is the old one" in report.failure
     assert [one.id.sequence for one in read(place(tmp_path), STATE)] == [2, 1]
+
+
+def test_a_successors_pause_ends_with_a_rebuild_and_an_operators_goes_on(database):
+    for by, after in ((SUCCESSOR, ""), ("ana", "ana")):
+        with closing(sqlite3.connect(database)) as one, one:
+            one.execute("update world set paused_since = 1.0, paused_by = ?", (by,))
+        assert itself.look(database).paused == by
+        revive(database, "x", 2e9)
+        assert itself.look(database).paused == after
 
 
 def test_eras_only_grow_whatever_the_clock_says(database):

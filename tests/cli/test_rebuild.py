@@ -23,7 +23,7 @@ from jobs.backup.unpack import fetched
 from orchestrator.cli.rebuilding import Place, staged
 from orchestrator.edge import tables
 from orchestrator.edge.store import Store, inline
-from tests.backup.plans import HandClock
+from tests.backup.plans import HandClock, aion_database
 from tests.backup.test_run import ports
 
 CANARY = "canary-4be1"
@@ -40,16 +40,10 @@ copies = ["file:/mnt/a"]
 """
 
 
-async def _made(path: Path) -> None:
-    store = Store(f"sqlite:///{path}", inline(), instance="home", create=True)
-    await store.load()
-    await store.close()
-
-
 @pytest.fixture
 def plan(tmp_path) -> Plan:
     home = tmp_path / "home"
-    asyncio.run(_made(home / "aion.db"))
+    aion_database(home / "aion.db")
     (home / "aion.toml").write_text(CONFIG)
     return Plan(
         name=STATE,
