@@ -56,6 +56,8 @@ class Options(placed.Options):
     @field_validator("api")
     @classmethod
     def _is_https(cls, url: str | None) -> str | None:
+        if url is not None and urlsplit(url).path:
+            raise ValueError("host and port only; the driver knows the rest")
         return None if url is None else rest.api_address(url)
 
     @model_validator(mode="after")

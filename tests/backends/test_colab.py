@@ -6,7 +6,6 @@ The real tool was never run here.
 import asyncio
 import json
 import os
-import sys
 import threading
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
@@ -66,7 +65,7 @@ class Truth:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.write_text(json.dumps({"sessions": {}, "faults": [], "asked": [], "began": []}))
+        path.write_text(json.dumps(colab.EMPTY))
 
     @property
     def now(self) -> dict:
@@ -96,23 +95,19 @@ class Truth:
         return None
 
 
-def tool(folder: Path) -> str:
-    """Make the stand-in a program."""
-    path = folder / "colab"
-    path.write_text(f'#!/bin/sh\nexec {sys.executable} {colab.__file__} "$@"\n')
-    path.chmod(0o755)
-    return str(path)
-
-
 @asynccontextmanager
 async def rented(folder, text=None, **keys):
     truth = Truth(folder / "truth.json")
     with daemon(text or AGENT.format(told=str(folder / "told.json"))) as aion:
         env = {"COLAB_STANDIN": str(truth.path)}
-        given = {"cli": tool(folder), "env": env, "allow_hosts": ["*.trycloudflare.com"]}
+        given = {"cli": colab.tool(folder), "env": env, "allow_hosts": ["*.trycloudflare.com"]}
         made = plan("colab", "ollama", models={"ours": "theirs"}, **{**given, **keys})
         made = replace(made, label="aion-home-lab-", aion=aion)
-        yield truth, backends.driver(made, ports(TableHttp({}), None, run_program)), made
+        try:
+            yield truth, backends.driver(made, ports(TableHttp({}), None, run_program)), made
+        finally:
+            for pids in truth.now["kernels"].values():
+                colab.let_go(pids)
 
 
 FATES = {

@@ -185,6 +185,25 @@ def test_a_child_that_is_killed_leaves_it_open_whether_anything_was_done():
     assert asyncio.run(one.status()).snag is Snag.TRANSIENT
 
 
+@pytest.mark.parametrize("done", [False, True])
+def test_a_child_that_is_killed_while_it_waits_has_started_it_or_not_and_its_status_tells(done):
+    async def hurried(module, payload, *, timeout_s):
+        return await run_child(module, payload, timeout_s=min(timeout_s, 5.0))
+
+    async def main():
+        async with Ec2() as there:
+            there.faults.append(Fault("StartInstances", -1, done=done))
+            one = driver_of(planned(there), hurried)
+            assert (await one.start(Launch(LABEL))).snag is Snag.LOST
+            seen = await one.status()
+            assert seen.phase is (PowerPhase.ON if done else PowerPhase.OFF)
+            assert seen.launch == (LABEL if done else "")
+            assert (await one.start(Launch(LABEL))).snag is Snag.NONE
+            assert (await one.status()).launch == LABEL
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("said", [{}, {"snag": 7}, {"phase": "half", "snag": "x"}, {"snag": None}])
 def test_an_answer_that_says_nothing_is_taken_for_lost(said):
     async def children(*_, **__):
@@ -295,6 +314,7 @@ def test_no_secret_of_an_account_comes_back():
         ({"port": 1, "provider": "../x"}, "pattern"),
         ({"port": 1, "account": "AKIA"}, "not written in the file"),
         ({"port": 1, "api": "http://ec2.example.org"}, "https://"),
+        ({"port": 1, "api": "https://ec2.example.org/v1"}, "host and port only"),
         ({"port": 1, "key": "x"}, "not written in the file"),
     ],
 )

@@ -6,20 +6,25 @@ ends with 2, as Typer has it; what its client raises ends with 1 and a traceback
 "colab_cli.client.TooManyAssignmentsError: …" or "…ColabRequestError: Failed to issue request …".
 Never compared with the real one.
 
-Its truth is the file `$COLAB_STANDIN`: `sessions`, `faults`, `asked`, `began`. A fault is
-`{"on": verb, "says": text, "status": n, "done": bool, "sleep": seconds}`, for one time. `exec` runs
-the code here, as a kernel would: the last expression is shown.
+Its truth is the file `$COLAB_STANDIN`: `sessions`, `faults`, `asked`, `began`, `kernels`. A fault is
+`{"on": verb, "says": text, "status": n, "done": bool, "sleep": seconds}`, for one time. `exec` has
+a process run the code that stays, as a kernel does, and shows its last expression.
 """
 
 import argparse
 import ast
+import contextlib
 import fcntl
 import json
 import os
+import signal
+import subprocess
 import sys
+import threading
 import time  # noqa: TID251 - as slow as a real one
 from pathlib import Path
 
+KERNEL, DONE = "--kernel", "\x04"
 PREFIX = "[colab] "
 CLIENT = "colab_cli.client."
 TOO_MANY = (
@@ -39,7 +44,12 @@ THROTTLED = UNAUTHORIZED.replace("Unauthorized", "Too Many Requests")
 BROKEN = UNAUTHORIZED.replace("Unauthorized", "Service Unavailable")
 
 
+EMPTY = {"sessions": {}, "faults": [], "asked": [], "began": [], "kernels": {}}
+
+
 class Truth:
+    """The file, held for as long as this is entered."""
+
     def __init__(self, path: Path) -> None:
         self.path = path
 
@@ -91,18 +101,47 @@ def run(truth, given):
     if given.session not in truth["sessions"]:
         print(f"{PREFIX}Session '{given.session}' not found.")
         return 1
-    tree = ast.parse(code)
+    shown = Path(os.environ["COLAB_STANDIN"] + f".{len(truth['asked'])}")
+    with shown.open("wb") as out:
+        kernel = subprocess.Popen(
+            [sys.executable, "-u", __file__, KERNEL],
+            stdin=subprocess.PIPE,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
+    truth["kernels"].setdefault(given.session, []).append(kernel.pid)
+    kernel.stdin.write(code.encode())
+    kernel.stdin.close()
+    end = time.monotonic() + given.timeout
+    while DONE not in (text := shown.read_text()) and time.monotonic() < end:
+        time.sleep(0.02)
+    print(text.partition(DONE)[0])
+    return 0 if DONE in text else 1  # what the kernel does goes on all the same
+
+
+def kernel():
+    """Run one cell as a session's kernel does, show its last expression, and stay."""
+    tree = ast.parse(sys.stdin.read())
     last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
     space = {"__name__": "__main__"}
     try:
         exec(compile(tree, "cell", "exec"), space)
         shown = eval(compile(ast.Expression(last.value), "cell", "eval"), space) if last else None
     except Exception as error:  # noqa: BLE001 - the cell's, which is shown and none of the tool's
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 0
-    if shown is not None:
-        print(repr(shown))
-    return 0
+        print(f"{type(error).__name__}: {error}")
+    else:
+        print("" if shown is None else repr(shown))
+    sys.stdout.write(DONE)
+    sys.stdout.flush()
+    threading.Event().wait()
+
+
+def let_go(pids):
+    """End kernels, and what they began."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
 
 
 def stop(truth, given):
@@ -111,6 +150,7 @@ def stop(truth, given):
         return 0
     print(f"{PREFIX}Stopping session '{given.session}'...")
     del truth["sessions"][given.session]
+    let_go(truth["kernels"].pop(given.session, []))
     print(f"{PREFIX}Session terminated.")
     return 0
 
@@ -133,5 +173,15 @@ def main(argv):
     return fault.get("status", 1)
 
 
+def tool(folder: Path) -> str:
+    """Make it a program of its own there."""
+    path = folder / "colab"
+    path.write_text(f'#!/bin/sh\nexec {sys.executable} {__file__} "$@"\n')
+    path.chmod(0o755)
+    return str(path)
+
+
 if __name__ == "__main__":
+    if sys.argv[1:] == [KERNEL]:
+        kernel()
     sys.exit(main(sys.argv[1:]))

@@ -136,23 +136,25 @@ class Ec2:
         self.requests.append(action)
         fault = next((one for one in self.faults if one.takes(action)), None)
         if fault is not None and not fault.done:
-            return self._broken(request, fault)
+            return await self._broken(request, fault)
         if asked.get("AWSAccessKeyId", "") not in ("", ACCOUNT["key"]):
-            return self._broken(request, Fault("", 401, "auth"))
+            return await self._broken(request, Fault("", 401, "auth"))
         async with self._moto.post(f"{moto()}/", data=asked, headers=SCOPE) as answer:
             text, status = await answer.text(), answer.status
         if action == "StartInstances" and status == 200:
             self.began += 1
         if fault is not None:
-            return self._broken(request, fault)
+            return await self._broken(request, fault)
         slash = r"\1/" if status == 200 else ""
         pattern = r'(/doc/2016-11-15)(?=")' if status == 200 else r' xmlns="[^"]*"'
         return web.Response(
             text=re.sub(pattern, slash, text), status=status, content_type="text/xml"
         )
 
-    def _broken(self, request, fault):
-        if fault.status == 0:
+    async def _broken(self, request, fault):
+        if fault.status == -1:
+            await asyncio.sleep(3600)
+        if fault.status <= 0:
             request.transport.abort()
             return web.Response()
         status, code, words = ERRORS[fault.body]
