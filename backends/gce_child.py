@@ -14,6 +14,8 @@ from typing import Any, Final
 
 from backends.gce_client import PREEMPTED, Compute, machine, why_failed
 from backends.gce_words import (
+    ENDED,
+    LABEL,
     LABEL_MOST,
     TRIAL,
     Machine,
@@ -240,7 +242,7 @@ def _wake(cloud: Compute, wish: Wish, raw: Any, zone: str, name: str) -> Said:
             text = "it is suspended, so its run time cannot be limited: resume and stop it once"
             raise Trouble(Snag.DENIED, text, elsewhere=True)
     elif (None if one.limit_s is None else int(one.limit_s)) != seconds and (
-        seconds is not None or one.launch
+        seconds is not None or {LABEL, ENDED} & set(one.labels)
     ):  # a limit that somebody else set stays where we have none
         _prepare(lambda: cloud.limit(zone, raw, seconds))
     if one.launch != wish.launch:
@@ -310,6 +312,9 @@ def stop(cloud: Compute, wish: Wish) -> Said:
                     raise
                 continue
             going.append(one)
+            if not wish.template:
+                with contextlib.suppress(Trouble):
+                    cloud.ended(one.zone, seen.raw[one.zone, one.name])
     if seen.unread:
         raise worst(seen.unread)
     return _told(wish, going[0], PowerPhase.STOPPING) if going else _off()

@@ -22,7 +22,7 @@ from google.oauth2 import service_account
 from google.protobuf.json_format import ParseError
 
 from backends import gce_words
-from backends.gce_words import LABEL, Machine, Trouble
+from backends.gce_words import ENDED, LABEL, Machine, Trouble
 from orchestrator.core.powering import Snag
 
 gc.disable()  # nothing of it is garbage: a quarter of the 1.1 s that it takes
@@ -176,16 +176,24 @@ class Compute:
 
     def label(self, zone: str, one: Any, launch: str) -> None:
         """Put the label of a launch on an instance, among those that it has."""
+        self.settle(zone, self._relabel(zone, one, {LABEL: launch}))
+
+    def ended(self, zone: str, one: Any) -> None:
+        """Let an instance's label say that its launch is over."""
+        if LABEL in one.labels:
+            self._relabel(zone, one, {ENDED: one.labels[LABEL]})
+
+    def _relabel(self, zone: str, one: Any, given: dict[str, str]) -> Any:
+        kept = {key: value for key, value in one.labels.items() if key not in {LABEL, ENDED}}
         body = gce.InstancesSetLabelsRequest(
-            label_fingerprint=one.label_fingerprint, labels={**one.labels, LABEL: launch}
+            label_fingerprint=one.label_fingerprint, labels={**kept, **given}
         )
-        done = self._write(
+        return self._write(
             self._client(gce.InstancesClient).set_labels_unary,
             zone=zone,
             instance=one.name,
             instances_set_labels_request_resource=body,
         )
-        self.settle(zone, done)
 
     def start(self, zone: str, name: str) -> Any:
         """Have a stopped instance started; returns the operation."""

@@ -13,6 +13,8 @@ from orchestrator.core.lives import PowerPhase
 from orchestrator.core.powering import Snag
 
 LABEL: Final = "aion-launch"
+ENDED: Final = "aion-ended"
+"""What the label becomes with a stop: whoever starts it by hand later has one of his own."""
 LABEL_MOST: Final = 63
 QUOTA_AGAIN_S: Final = 3600.0
 SAID_MOST: Final = 300
@@ -171,7 +173,8 @@ class Machine:
 
     @property
     def launch(self) -> str:
-        return self.labels.get(LABEL, "")
+        ended = self.labels.get(ENDED, "") if self.phase is PowerPhase.STOPPING else ""
+        return self.labels.get(LABEL, ended)
 
     def url(self, scheme: str, port: int, which: str) -> str:
         """Say where it is reached; "" while it does not run or has no such address."""

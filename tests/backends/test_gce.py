@@ -431,6 +431,40 @@ def test_a_machine_that_runs_for_somebody_else_is_neither_taken_nor_stopped(labe
     story(play)
 
 
+def test_what_is_started_by_hand_after_a_stop_of_ours_is_not_ours():
+    async def play(google, one):
+        await began(google, one)
+        google.stop_s = 60.0
+        assert (await one.stop(LABEL)).phase is PowerPhase.STOPPING
+        assert (await one.stop(LABEL)).phase is PowerPhase.STOPPING
+        seen = await one.status()
+        assert (seen.phase, seen.launch) == (PowerPhase.STOPPING, LABEL)
+        google.settle()
+        google.go(google.machines[ZONE, "gpu-1"], "STAGING", "RUNNING", 0.0)
+        google.settle()
+        seen = await one.status()
+        assert (seen.phase, seen.launch) == (PowerPhase.ON, "")
+        assert (await one.stop(LABEL)).phase is PowerPhase.OFF
+        assert len(google.alive()) == 1
+        await one.stop("")
+        google.settle()
+        await began(google, one, NEXT)
+        assert google.machines[ZONE, "gpu-1"]["labels"] == {"team": "ai", "aion-launch": NEXT}
+
+    story(play)
+
+
+def test_a_label_that_cannot_be_taken_off_does_not_hold_up_a_stop():
+    async def play(google, one):
+        await began(google, one)
+        google.faults.append(Fault("setLabels", "internal"))
+        assert (await one.stop(LABEL)).snag is Snag.NONE
+        google.settle()
+        assert google.alive() == []
+
+    story(play)
+
+
 def test_one_of_ours_that_we_forgot_is_told_instead_of_started_again():
     async def play(google, one):
         google.machine(ZONE, "gpu-1", status="RUNNING", labels={"aion-launch": LABEL})

@@ -9,6 +9,7 @@ from tests.e2e.kit import ROOT, Process, free_port, until
 
 HERE, THERE = "europe-west4-a", "europe-west4-b"
 GATEWAY = "93.184.216.99"
+pytestmark = pytest.mark.timeout(300)
 WITHIN_S = 90.0  # each look at Google takes a process that loads its library
 
 
