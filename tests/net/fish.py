@@ -44,6 +44,7 @@ NETS: dict[str, tuple[str, ...]] = {
     "power": ("tests/core/test_power.py",),
     "launches": ("tests/core/test_launch_tokens.py", "tests/core/test_queueing.py"),
     "whereabouts": ("tests/core/test_whereabouts.py",),
+    "others": ("tests/core/test_power_others.py",),
     "providers": ("tests/edge/test_power.py", "tests/backends/test_command.py"),
     "rented": (
         "tests/backends/test_rest.py",
@@ -101,6 +102,7 @@ FILLING = "orchestrator/core/filling.py"
 PURSES = "orchestrator/core/purses.py"
 LOOKAHEAD = "orchestrator/core/lookahead.py"
 DURATIONS = "orchestrator/core/durations.py"
+LEDGER = "orchestrator/core/ledger.py"
 LOOP = "orchestrator/loop.py"
 STORE = "orchestrator/edge/store.py"
 QUERIES = "orchestrator/edge/queries.py"
@@ -1202,5 +1204,29 @@ FISH = (
         "        if overdue(state, draft.at):\n            continue",
         "        if not overdue:\n            continue",
         ("launches",),
+    ),
+    Fish(
+        "an order stops another's machine",
+        "what somebody else runs there is never touched",
+        POWER,
+        "    if power.theirs:",
+        "    if not power:",
+        ("others",),
+    ),
+    Fish(
+        "an older launch hides behind the one being stopped",
+        "no launch of ours that is not known runs for more than ten minutes",
+        PROVIDER,
+        'if known.phase is PowerPhase.STOPPING and seen in ("", known.launch):',
+        "if known.phase is PowerPhase.STOPPING:",
+        ("others",),
+    ),
+    Fish(
+        "a bill is believed after an hour",
+        "spent and reserved never exceed the limit, by the provider's truth",
+        LEDGER,
+        "if at - low.at < (BOOKED_S if spec.unit is Unit.USD else BELIEVED_S):",
+        "if at - low.at < BELIEVED_S:",
+        ("others",),
     ),
 )
