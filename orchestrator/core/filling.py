@@ -99,12 +99,12 @@ class Starter:
     def accept(self, run: Run) -> None:
         """Do what was offered."""
         draws = self.cover.draws
-        for number, one in enumerate(self.runs):
-            if one.up_at == run.up_at:  # kept
-                self.purses.take(draws, one.ends_at, run.ends_at)
-                self.runs[number] = run
-                self._joined(run)
-                return
+        kept = self._shorter(run)
+        if kept is not None:
+            self.purses.take(draws, self.runs[kept].ends_at, run.ends_at)
+            self.runs[kept] = run
+            self._joined(run)
+            return
         last = self.runs[-1] if self.by_hand and self.runs else None
         if last is not None and run.up_at < last.ends_at:
             self.purses.give(draws, run.up_at, last.ends_at)
@@ -112,12 +112,19 @@ class Starter:
         begins = run.up_at if self.by_hand or run.asked_at is None else run.asked_at
         self.purses.take(draws, begins, run.ends_at)
         self.runs.append(run)
-        self.runs.sort(key=lambda one: one.up_at)
+        if self.cover.hours:
+            self.runs.sort(key=lambda one: one.up_at)
         self._joined(run)
+
+    def _shorter(self, run: Run) -> int | None:
+        """Find the place of the run that this one is a longer form of."""
+        first = 0 if self.cover.hours else max(0, len(self.runs) - 1)
+        same = (at for at in range(first, len(self.runs)) if self.runs[at].up_at == run.up_at)
+        return next(same, None)
 
     def _joined(self, run: Run) -> None:
         """Let one that goes on until its hours begin go on in them: it boots no more."""
-        for number, one in enumerate(self.runs):
+        for number, one in enumerate(self.runs if self.cover.hours else ()):
             if one.asked_at == run.ends_at:
                 self.runs[number] = replace(one, up_at=run.ends_at)
 
@@ -137,11 +144,15 @@ class Starter:
         return replace(last, ends_at=until, why_over=self._why(last.asked_at, until, ends))
 
     def _before(self, at: float) -> Run | None:
-        """Give its last run that has begun by then."""
+        """Give its last run that has begun by then; without hours of its own that is its last."""
+        if not self.cover.hours:
+            return self.runs[-1] if self.runs else None
         return next((one for one in reversed(self.runs) if one.began <= at), None)
 
     def _free_until(self, at: float, ends: float) -> float:
         """Say until when it is not yet on by its hours anyway."""
+        if not self.cover.hours:
+            return ends
         return min([ends, *(one.began for one in self.runs if one.began > at)])
 
     def _by_machine(self, at: float, ends: float, *, at_once: bool = False) -> Run | None:
