@@ -239,6 +239,23 @@ def test_where_nobody_listens_nothing_was_done_and_nothing_is_known(account):
     assert stop(account).snag is Snag.TRANSIENT
 
 
+def test_what_was_never_sent_was_not_done(account):
+    client = kaggle_client.Client(account.url, {"token": TOKEN})
+    account.away()
+    kernels = kaggle_child.KernelsApiClient(client)
+    with pytest.raises(kaggle_client.Trouble) as trouble:
+        kaggle_client.asked(kernels.save_kernel, kaggle_child.ApiSaveKernelRequest(), writes=True)
+    assert trouble.value.snag is Snag.TRANSIENT
+
+
+def test_a_key_does_not_follow_where_an_answer_points(account):
+    account.fates["GetKernelSessionStatus"] = ["moved"]
+    report = status(account)
+    assert (report.phase, report.snag) == (PowerPhase.UNKNOWN, Snag.DENIED)
+    assert "points elsewhere" in report.detail
+    assert account.asked == ["GetKernelSessionStatus"]
+
+
 # ── the quota ───────────────────────────────────────────────────────────────────────────────────
 
 

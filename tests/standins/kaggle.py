@@ -97,7 +97,7 @@ class Kernel:
 class Kaggle:
     """One account. `fates`: what happens to the next requests of that name, instead of going well:
     "lost" (done, and no answer), "slow" (done, and no answer for a while), "half" (done, and the
-    answer is cut short), "page" (HTML), a
+    answer is cut short), "page" (HTML), "moved" (a redirect), a
     status, a text (the refusal of a push), a whole answer, or seconds to be late by."""
 
     def __init__(self, folder: Path | None = None, env: Mapping[str, str] | None = None) -> None:
@@ -406,6 +406,8 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(SLOW_S)
         if fate == "lost":
             self.close_connection = True
+        elif fate == "moved":
+            self._send(307, {}, location="/elsewhere")
         elif fate == "page":
             self._send(200, "<!doctype html><title>Just a moment…</title>")
         elif fate == "half":
@@ -434,7 +436,7 @@ class Handler(BaseHTTPRequestHandler):
         basic = base64.b64encode(f"{USER}:{KEY}".encode()).decode()
         return self.headers.get("Authorization") in (f"Basic {basic}", f"Bearer {TOKEN}")
 
-    def _send(self, status: int, body: Any, length: int | None = None) -> None:
+    def _send(self, status: int, body: Any, length: int | None = None, location: str = "") -> None:
         content = body if isinstance(body, str) else json.dumps(body)
         page = content.startswith("<")
         data = content.encode()
@@ -442,6 +444,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_response(status)
             self.send_header("Content-Type", "text/html" if page else "application/json")
             self.send_header("Content-Length", str(len(data) if length is None else length))
+            if location:
+                self.send_header("Location", location)
             if status == 429:
                 self.send_header("Retry-After", "17")
             self.end_headers()
