@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from pathlib import Path
-
-from jinja2 import Environment, FileSystemLoader
+from typing import TYPE_CHECKING
 
 from orchestrator.core.health import ALIVE
 from orchestrator.core.model import BackendState, Fleet, Now
@@ -21,6 +21,9 @@ from orchestrator.web.problems import (
 )
 from orchestrator.web.standing import State
 from orchestrator.web.words import WORDS, ago
+
+if TYPE_CHECKING:
+    from jinja2 import Environment, Template
 
 HERE = Path(__file__).parent
 KEPT_S = 1.0  # a rendered page is shown again for this long
@@ -49,6 +52,9 @@ HTML: Headers = [(b"content-type", b"text/html; charset=utf-8"), *SECURE]
 
 def environment() -> Environment:
     """Return the templates of this package; everything put into them is escaped."""
+    # Two megabytes, which a daemon whose pages nobody opens can do without.
+    from jinja2 import Environment, FileSystemLoader  # noqa: PLC0415
+
     return Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,
@@ -63,7 +69,7 @@ class Pages:
     def __init__(self, loop: LoopPort, language: str = "en") -> None:
         self._loop = loop
         self._language = language if language in WORDS else "en"
-        self._template = environment().get_template("status.html")
+        self._template: Template | None = None
         self._page: tuple[float, bytes] = (float("-inf"), b"")
         self._style = (HERE / "static" / "aion.css").read_bytes()
         self._etag = b'"%s"' % hashlib.sha256(self._style).hexdigest()[:16].encode()
@@ -79,7 +85,9 @@ class Pages:
             await self._send_style(scope, send)
         else:
             kept = (b"cache-control", b"max-age=2")
-            await respond(send, 200, [*HTML, kept], self.page())
+            if self._template is None:
+                self._template = await asyncio.to_thread(_template)
+            await respond(send, 200, [*HTML, kept], self._rendered(self._template))
 
     async def _send_style(self, scope: Scope, send: Send) -> None:
         kept: Headers = [(b"cache-control", b"max-age=300"), (b"etag", self._etag), NOSNIFF]
@@ -90,16 +98,20 @@ class Pages:
         kept.append((b"content-type", b"text/css; charset=utf-8"))
         await respond(send, 200, kept, self._style)
 
-    def page(self) -> bytes:
+    def _rendered(self, template: Template) -> bytes:
         """Return the page as of now."""
         now = self._loop.now()
         rendered_at, page = self._page
         if not 0 <= now.at - rendered_at < KEPT_S:
             words = WORDS[self._language]
             shown = describe(self._loop.fleet, now, words)
-            page = self._template.render(words=words, language=self._language, **shown).encode()
+            page = template.render(words=words, language=self._language, **shown).encode()
             self._page = (now.at, page)
         return page
+
+
+def _template() -> Template:
+    return environment().get_template("status.html")
 
 
 def describe(fleet: Fleet, now: Now, words: dict[str, str]) -> dict[str, object]:
