@@ -15,6 +15,7 @@ the account's balance does. What it says a pod costs is the price of an hour, no
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
@@ -101,7 +102,10 @@ class Driver(placed.Placed):
     """Looks at a `runpod` backend, starts and stops its pod.
 
     `carries_token`: a pod that is made and registers itself finds its token in its environment.
+    `look_s`: for so long a pod may not be listed yet.
     """
+
+    look_s = 5.0
 
     def __init__(self, plan: Plan, ports: Ports) -> None:
         super().__init__(plan, ports, NOWHERE)
@@ -227,13 +231,29 @@ class Driver(placed.Placed):
             report = said.report()
             if report.snag is not Snag.STOCKOUT:
                 break
-        return report
+        return await self._found(launch, report) if report.snag is Snag.LOST else report
+
+    async def _found(self, launch: Launch, lost: PowerReport) -> PowerReport:
+        """Look for a pod whose making got no good answer: it may be there, or come in a moment.
+
+        RunPod answers with HTTP 500 at times though the pod was made.
+        """
+        for wait_s in (0.0, self.look_s, 2 * self.look_s):
+            await asyncio.sleep(wait_s)
+            _, pods = await self._ours()
+            for pod in pods:
+                if pod.get("name") == launch.label and _runs(pod):
+                    return _seen(pod, self._options)
+        return lost
 
     async def _delete(self, launch: str) -> PowerReport:
         listed, pods = await self._ours()
         if listed is not None:
             return listed
-        doomed = [pod for pod in pods if not launch or pod.get("name") == launch]
+        # Each launch is made after the one before it was given up: what is older is forgotten.
+        names = [pod.get("name") for pod in pods]
+        last = len(pods) if not launch else names.index(launch) + 1 if launch in names else 0
+        doomed = pods[:last]
         for pod in doomed:
             said = await self._rest.write("DELETE", f"/pods/{pod.get('id')}")
             if not (said.good or said.missing):

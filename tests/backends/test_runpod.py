@@ -34,7 +34,9 @@ async def rented(**keys):
             **{"api": there.api, "api_key": {"credential": "runpod"}, "url": None, **keys},
         )
         made = replace(made, label="aion-home-lab-")
-        yield there, backends.driver(made, ports(http)), made
+        one = backends.driver(made, ports(http))
+        one.look_s = 0.01
+        yield there, one, made
 
 
 def story(coroutine):
@@ -256,11 +258,24 @@ def test_a_pod_whose_making_was_answered_wrong_is_found_by_its_label_and_not_mad
     async def main():
         async with rented(**MADE, cloud=["secure", "community"]) as (there, one, _):
             there.faults.append(Fault("POST /v1/pods$", status, READ_BACK, done=True))
-            assert (await one.start(Launch(LABEL))).snag is Snag.LOST
-            seen = await one.status()
-            assert (seen.phase, seen.launch) == (PowerPhase.ON, LABEL)
+            taken = await one.start(Launch(LABEL))
+            assert (taken.phase, taken.launch, taken.snag) == (PowerPhase.ON, LABEL, Snag.NONE)
             assert (await one.start(Launch(LABEL))).snag is Snag.NONE
+            assert there.requests.count("POST /v1/pods") == 1
             assert len(there.pods) == 2  # the operator's own, and one
+
+    story(main())
+
+
+def test_a_pod_that_is_not_to_be_seen_yet_is_not_known_to_be_missing():
+    async def main():
+        async with rented(**MADE, cloud=["secure", "community"]) as (there, one, _):
+            there.faults.append(Fault("POST /v1/pods$", 500, READ_BACK))
+            assert (await one.start(Launch(LABEL))).snag is Snag.LOST
+            assert there.requests.count("GET /v1/pods") == 4
+            there.faults.append(Fault("POST /v1/pods$", 500, READ_BACK, done=True))
+            there.faults.append(Fault("GET /v1/pods$", 502, "<html></html>", skip=1, times=2))
+            assert (await one.start(Launch(LABEL))).snag is Snag.NONE
 
     story(main())
 
@@ -291,6 +306,18 @@ def test_one_that_was_forgotten_is_told_one_after_the_other_and_no_other_is_made
             assert (await one.status()).launch == OTHER
             await one.stop(OTHER)
             assert (await one.status()).phase is PowerPhase.OFF
+
+    story(main())
+
+
+def test_what_came_late_is_deleted_with_the_launch_that_was_made_after_it():
+    async def main():
+        async with rented(**MADE) as (there, one, _):
+            for name in (LABEL, OTHER, "aion-home-lab-9"):
+                there.pods[name] = there._pod(name, name, desiredStatus="RUNNING")
+            assert (await one.stop(OTHER)).phase is PowerPhase.STOPPING
+            assert [pod["name"] for pod in there.running()] == ["aion-home-lab-9"]
+            assert (await one.stop(LABEL)).phase is PowerPhase.OFF
 
     story(main())
 

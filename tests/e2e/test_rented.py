@@ -119,12 +119,24 @@ def test_a_pod_whose_making_was_answered_with_an_error_is_found_and_not_made_aga
     world.serves("pod", within_s=60)
     assert pods.asked("POST /v1/pods") == 1
     assert len(running(pods)) == 1
-    actions = [one["action"] for one in world.api("events", limit=1000)]
-    assert "power_unknown" in actions
-    assert actions.count("power_start") == 1
     world.start("main")
     world.serves("main")
     until(lambda: len(pods.seen()["pods"]) == 1, "the pod is deleted", 60)
+
+
+def test_a_start_whose_answer_is_lost_is_looked_into_and_not_repeated(world, rents):
+    world.serve_from("main")
+    pods = rents("pod", "runpod", 50, pod=POD, via="ip")
+    pods.fault(f"POST /v1/pods/{POD}/start", status=0, done=True)
+    world.boot()
+    world.serves("main")
+    until(lambda: phase(world, "pod") == "off", "it is known")
+    world.stop_backend("main")
+    world.serves("pod", within_s=60)
+    assert pods.asked(f"POST /v1/pods/{POD}/start") == 1
+    actions = [one["action"] for one in world.api("events", limit=1000)]
+    assert "power_unknown" in actions
+    assert actions.count("power_start") == 1
 
 
 @pytest.mark.parametrize("forgotten", [False, True])
