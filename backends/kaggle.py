@@ -29,6 +29,7 @@ CHILD: Final = "backends.kaggle_child"
 START_S, STOP_S, STATUS_S, CHECKS_S = 240.0, 150.0, 80.0, 55.0
 LONGEST_S: Final = 12 * 3600 - 60  # Kaggle ends a run after 12 h, and refuses a limit beyond that
 SHORTEST_S: Final = 60
+WEEK_S: Final = 7 * 86400.0
 SAID_MOST: Final = 300
 
 # Kaggle's own names of what may be asked for (documentation of its command line, 2026-09), and the
@@ -268,7 +269,9 @@ def read(said: Mapping[str, Any], wall: float) -> PowerReport:
     snag = Snag(said.get("snag") or "")
     retry_after_s = said.get("retry_after_s")
     if (refresh := _unix(said.get("refresh"))) is not None and refresh > wall:
-        retry_after_s = refresh - wall
+        retry_after_s = min(
+            refresh - wall, WEEK_S
+        )  # a clock of ours that is wrong bars it no longer
     quota = said.get("quota")
     usage = () if quota is None else (Usage("hours", quota["used_h"], quota["limit_h"]),)
     return PowerReport(

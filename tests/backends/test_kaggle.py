@@ -283,6 +283,13 @@ def test_a_spent_quota_is_told_with_the_time_at_which_it_is_given_anew(account):
     assert account.made == 0
 
 
+@pytest.mark.parametrize(("wall", "wait_s"), [(0.0, 7 * 86400.0), (1.8e9, 230400.0), (1.9e9, None)])
+def test_a_clock_that_is_wrong_bars_it_for_a_week_at_most(wall, wait_s):
+    said = {"snag": "quota", "detail": "spent", "refresh": "2027-01-18T00:00:00+00:00"}
+    assert kaggle.read(said, wall).retry_after_s == wait_s
+    assert kaggle.read({**said, "refresh": "soon"}, wall).retry_after_s is None
+
+
 def test_two_at_once_are_told_apart_from_a_spent_quota(account):
     for name in ("one", "two"):
         account.put(f"{USER}/{name}", "import this")
