@@ -37,8 +37,9 @@ def show(output: Output, receipt: dict[str, Any]) -> None:
         )
     output.line()
     output.line(_sum(receipt))
-    if len(receipt["months"]) > 1:
-        output.line(Cell(f"Known as well: {', '.join(receipt['months'])}", "dim"))
+    others = [name for name in receipt["months"] if name != receipt["month"]]
+    if others:
+        output.line(Cell(f"Known as well: {', '.join(others)}", "dim"))
 
 
 def _backend(one: dict[str, Any]) -> Row:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Final
 from zoneinfo import ZoneInfo
 
+from backends import registers
 from backends.tunnels import metered
 from orchestrator.core.meters import EGRESS, KEEPALIVE, TUNNEL, MeterSpec, Unit
 from orchestrator.core.windows import Per, Window
@@ -132,6 +133,7 @@ def _of_cost(name: str, cost: Cost, timezone: str) -> Iterator[MeterSpec]:
 def _tunnelled(reading: Reading, name: str) -> bool:
     """Say whether a backend is, or may be, behind a tunnel whose host counts requests."""
     options = reading.options.get(name)
-    hosts = getattr(options, "allow_hosts", ())
+    comes = registers(reading.settings.backends[name].kind, options)
+    hosts = getattr(options, "allow_hosts", ()) if comes else ()
     urls = [f"https://x{host.removeprefix('*')}" for host in hosts]
     return any(map(metered, (*urls, str(getattr(options, "url", "") or ""))))

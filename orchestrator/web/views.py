@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 from orchestrator.core.choice import explain
 from orchestrator.core.coverage import by_hand_s
+from orchestrator.core.metering import FOR_GOOD_S
 from orchestrator.core.model import (
     BackendState,
     Fleet,
@@ -292,6 +293,11 @@ def _target(target: Target) -> TargetView:
     return TargetView(type=target.type, content=target.content)
 
 
+def _ends(until: float | None, now: Now) -> float | None:
+    """Leave out what does not come back in any time worth a date."""
+    return None if until is None or until - now.at > FOR_GOOD_S else until
+
+
 def backend_view(fleet: Fleet, name: str, now: Now) -> BackendView:
     """Show one configured backend."""
     backend = fleet.config.backends[name]
@@ -316,7 +322,7 @@ def backend_view(fleet: Fleet, name: str, now: Now) -> BackendView:
         barred=one.barred if one else "",
         drained=state.drained,
         cooldown_until=rfc3339(state.cooldown_until, now),
-        exhausted_until=rfc3339(state.exhausted_until, now),
+        exhausted_until=rfc3339(_ends(state.exhausted_until, now), now),
         falls_last_hour=sum(now.at - fall < 3600.0 for fall in state.falls),  # noqa: PLR2004 - an hour
         canary_at=rfc3339(state.canary_at, now),
         session=session_view(name, session, now) if session else None,
