@@ -47,7 +47,7 @@ POWERED: Final[frozenset[str]] = frozenset(
 )
 """Kinds whose drivers do what `backends.base.Powered` says."""
 
-CARRIES: Final[frozenset[str]] = frozenset({"kaggle"})
+CARRIES: Final[frozenset[str]] = frozenset({"colab", "kaggle"})
 """Kinds whose launches carry where the daemon is reached, and a token of their own."""
 
 CANARYLESS: Final[frozenset[str]] = frozenset({"http", "tcp"})

@@ -4,6 +4,7 @@ import hashlib
 
 import pytest
 
+from orchestrator.errors import ConfigError
 from orchestrator.settings import diff, load
 from orchestrator.web.carrier import RegisterSettings
 
@@ -46,6 +47,25 @@ def test_where_a_backend_may_register_goes_to_the_web(read):
     usual = read(NOTEBOOK).web.registering["colab"]
     assert (usual.allow_private, usual.access) == (False, "clients")
     assert "*.trycloudflare.com" in usual.allow_hosts
+
+
+COLAB = """
+[backends.gpu]
+kind = "colab"
+accept_terms = true
+allow_hosts = ["*.trycloudflare.com"]
+"""
+
+
+def test_what_is_started_at_colab_has_to_know_the_way_back(read):
+    with pytest.raises(ConfigError, match=r"a `colab` needs server\.public_url"):
+        read(COLAB)
+    with pytest.raises(ConfigError, match="Colab cannot reach"):
+        read('[server]\npublic_url = "http://127.0.0.1:8765"\n' + COLAB)
+    config = read('[server]\npublic_url = "https://aion.example.org"\n' + COLAB)
+    assert config.plans["gpu"].aion.rstrip("/") == "https://aion.example.org"
+    assert config.fleet.backends["gpu"].powered
+    assert config.fleet.backends["gpu"].registers
 
 
 def test_the_operators_hours_are_minutes_of_the_day_in_their_time_zone(read):
