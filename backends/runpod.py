@@ -9,8 +9,9 @@ false` leaves its name alone; then what runs is taken for ours as long as the da
 that we started it. With `template` or `image` one is made for each start, named by the label in the
 same request, and deleted at the stop.
 
-RunPod has no run time limit to be set: what a dead daemon cannot stop, only the agent's own end or
-the account's balance does. What it says a pod costs is the price of an hour, not what was spent.
+RunPod has no run time limit to be set: what a dead daemon cannot stop, only the pod itself or the
+account's balance does. A pod that is made finds the limit in `AION_MAX_RUN_S`, in seconds, for a
+start command that ends it (`runpodctl stop pod $RUNPOD_POD_ID`). What it says a pod costs is the price of an hour, not what was spent.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from orchestrator.core.powering import PowerReport, Snag
 API: Final = "https://rest.runpod.io/v1"
 NOWHERE: Final = "it is off, or RunPod gives it no address yet"
 RUNNING: Final = "RUNNING"
+LONGEST: Final = "AION_MAX_RUN_S"
 # "There are not enough free GPUs on the host machine to start this pod.", "There are no instances
 # currently available" and the like come with HTTP 500 as well as 400.
 REFUSALS: Final = rest.Refusals(
@@ -317,7 +319,7 @@ def _wish(options: Options, launch: Launch, cloud: str) -> dict[str, Any]:
         "imageName": options.image,
         "containerDiskInGb": options.disk,
         "networkVolumeId": options.volume,
-        "env": options.env | ({ipynb.TOKEN: launch.token} if launch.token else {}) or None,
+        "env": {**options.env, **_told(launch)} or None,
     }
     if options.port is not None:
         way = "http" if options.via == "proxy" else "tcp"
@@ -325,6 +327,12 @@ def _wish(options: Options, launch: Launch, cloud: str) -> dict[str, Any]:
     if options.via == "ip" and cloud == "community":
         given["supportPublicIp"] = True
     return wish | {key: value for key, value in given.items() if value is not None}
+
+
+def _told(launch: Launch) -> dict[str, str]:
+    """Say what a pod that is made finds in its environment of the launch that it is for."""
+    longest = {} if launch.max_run_s is None else {LONGEST: f"{launch.max_run_s:.0f}"}
+    return longest | ({ipynb.TOKEN: launch.token} if launch.token else {})
 
 
 async def checks(plan: Plan, ports: Ports) -> Sequence[Check]:

@@ -209,13 +209,16 @@ def test_a_pod_is_made_under_its_label_in_one_request_and_deleted_at_the_stop():
     story(main())
 
 
-def test_a_pod_that_is_made_and_registers_has_the_launchs_token_in_its_environment():
+def test_a_pod_that_is_made_finds_its_token_and_its_limit_in_its_environment():
     async def main():
         async with rented(**MADE, registers=True, port=None) as (there, one, made):
             assert one.carries_token
-            await one.start(Launch(LABEL, 60.0, "token-of-this-launch"))
+            await one.start(Launch(LABEL, 5400.4, "token-of-this-launch"))
             (pod,) = there.running()
-            assert pod["asked"]["env"] == {"AION_TOKEN": "token-of-this-launch"}
+            assert pod["asked"]["env"] == {
+                "AION_TOKEN": "token-of-this-launch",
+                "AION_MAX_RUN_S": "5400",
+            }
             assert "ports" not in pod["asked"]
             assert made.options.env == {}
             assert "token-of-this-launch" not in repr(await one.status())
