@@ -11,7 +11,8 @@ same request, and deleted at the stop.
 
 RunPod has no run time limit to be set: what a dead daemon cannot stop, only the pod itself or the
 account's balance does. A pod that is made finds the limit in `AION_MAX_RUN_S`, in seconds, for a
-start command that ends it (`runpodctl stop pod $RUNPOD_POD_ID`). What it says a pod costs is the price of an hour, not what was spent.
+start command that ends it (`runpodctl stop pod $RUNPOD_POD_ID`). What RunPod says a pod costs is
+the price of an hour, not what was spent.
 """
 
 from __future__ import annotations
