@@ -1,11 +1,17 @@
 """A real daemon and a machine at Google: a stand-in holds it, and a real engine answers on it."""
 
+import re
+import shlex
 import signal
+import subprocess
+import sys
+import textwrap
+import tomllib
 
 import httpx
 import pytest
 
-from tests.e2e.kit import ROOT, Process, free_port, until
+from tests.e2e.kit import ROOT, Process, _environment, free_port, until
 
 HERE, THERE = "europe-west4-a", "europe-west4-b"
 GATEWAY = "93.184.216.99"
@@ -139,3 +145,57 @@ def test_a_machine_that_somebody_deleted_is_told_and_nothing_else_breaks(world, 
     assert "there is no instance" in power(world)["detail"]
     shown = world.aion("doctor").stdout
     assert "there is no instance europe-west4-a/gpu-1" in shown
+
+
+# ── docs/gcp.md ─────────────────────────────────────────────────────────────────────────────────
+
+
+def blocks(language):
+    """What the page has to type or to write, in order."""
+    page = (ROOT / "docs/gcp.md").read_text()
+    found = re.findall(rf"^( *)```{language}\n(.*?)^\1```$", page, re.MULTILINE | re.DOTALL)
+    return [textwrap.dedent(text) for _, text in found]
+
+
+def phase(world):
+    return world.api("backends/gpu-vm")["power"]["phase"]
+
+
+def test_what_the_page_says_works_as_it_is_printed(world, google, tmp_path):
+    [table] = blocks("toml")
+    commands = [line for text in blocks("sh") for line in text.splitlines()]
+    more = {"engine": "openai", "models": ["demo-model"], "port": google.port, "api": google.url}
+    del world.tables["backends.vm"]
+    given = tomllib.loads(table)["backends"]["gpu-vm"]
+    assert given["cost"].pop("expires").year > 2026  # the kit writes no dates
+    world.tables["backends.gpu-vm"] = {**given, **more, "start": "manual"}
+    world.write()
+    (tmp_path / "gcp.json").write_text(google.account)
+    (world.folder / "credentials" / "gcp").unlink()
+    said, booted = {}, False
+    for line in commands:
+        program, *words = shlex.split(line)
+        if program == "gcloud":  # Google's own; that they are one line each is all we can see
+            assert words[0] in {"services", "iam", "projects", "compute"}
+            continue
+        if words[:2] == ["backend", "start"] and not booted:
+            booted = bool(world.boot())
+            until(lambda: phase(world) == "off", "its status is known", WITHIN_S)
+        ran = subprocess.run(
+            [sys.executable, "-m", "orchestrator.cli", "--config", str(world.config), *words],
+            capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path,
+            env=_environment(STATE_DIRECTORY=str(world.state)), stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert ran.returncode in ((0, 1) if words == ["doctor"] else (0,)), ran.stderr
+        said[line] = ran.stdout + ran.stderr
+        if words[:2] == ["backend", "start"]:
+            until(lambda: world.health_of("gpu-vm") == "up", "it is up", WITHIN_S)
+    assert (
+        "gce gpu-vm: on europe-west4-a/gpu-1 the credential may do what is needed"
+        in (said["aion doctor"])
+    )
+    assert "quota NVIDIA_T4_GPUS in europe-west4: 1, 0 used" in said["aion doctor"]
+    assert re.search(r"aion-\S+-gpu-vm-\d+", said["aion backend show gpu-vm"])
+    until(lambda: not google.running(), "it is stopped", WITHIN_S)
+    (scheduled,) = google.asked("setScheduling")
+    assert int(scheduled["body"]["maxRunDuration"]["seconds"]) == 8 * 3600

@@ -344,7 +344,7 @@ def test_every_key_of_the_explained_file_is_right_once_it_is_used(tmp_path):
     }  # fmt: skip
     config = load(path, environ=environ)
     assert set(config.plans) == {"local", "tunnel", "groq", "rehearsal", "colab", "gpu-box"} | {
-        "rented-pod", "made-pod", "rented-box", "rented-vm", "colab-auto", "kaggle",
+        "rented-pod", "made-pod", "rented-box", "rented-vm", "colab-auto", "kaggle", "gpu-vm", "made-vm",
     }  # fmt: skip
     assert config.warnings == ()
 
