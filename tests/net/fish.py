@@ -42,6 +42,10 @@ NETS: dict[str, tuple[str, ...]] = {
     "guard": ("tests/web/test_guard.py",),
     "simulation": ("tests/simulation/test_short.py",),
     "power": ("tests/core/test_power.py",),
+    "budgets": ("tests/core/test_power_budgets.py",),
+    "hours": ("tests/core/test_onhours.py",),
+    "months": ("tests/core/test_months.py",),
+    "ends": ("tests/core/test_power_ends.py",),
     "launches": ("tests/core/test_launch_tokens.py", "tests/core/test_queueing.py"),
     "whereabouts": ("tests/core/test_whereabouts.py",),
     "others": ("tests/core/test_power_others.py",),
@@ -103,6 +107,8 @@ PURSES = "orchestrator/core/purses.py"
 LOOKAHEAD = "orchestrator/core/lookahead.py"
 DURATIONS = "orchestrator/core/durations.py"
 LEDGER = "orchestrator/core/ledger.py"
+METERING = "orchestrator/core/metering.py"
+ONHOURS = "orchestrator/core/onhours.py"
 LOOP = "orchestrator/loop.py"
 STORE = "orchestrator/edge/store.py"
 QUERIES = "orchestrator/edge/queries.py"
@@ -845,7 +851,7 @@ FISH = (
         "two runs of one machine",
         "a machine's next run begins when the one before it is over",
         FILLING,
-        "        earliest = max(self.runs[-1].ends_at, cover.free_at) if self.runs else cover.free_at",
+        "        earliest = cover.free_at if last is None else max(last.ends_at, cover.free_at)",
         "        earliest = cover.free_at",
         ("planner",),
     ),
@@ -1228,5 +1234,53 @@ FISH = (
         "if at - low.at < (BOOKED_S if spec.unit is Unit.USD else BELIEVED_S):",
         "if at - low.at < BELIEVED_S:",
         ("others",),
+    ),
+    Fish(
+        "launched on credit",
+        "no start is made whose first block is not set aside in the same turn",
+        METERING,
+        "        _put(draft, spec, opened)",
+        "        _put(draft, spec, state)",
+        ("budgets",),
+    ),
+    Fish(
+        "two services, two starts",
+        "automatic starts are made one at a time, over all services",
+        DEMAND,
+        "if name in members or draft.at - began < boot_s(state):",
+        "if name in members:",
+        ("budgets",),
+    ),
+    Fish(
+        "the hours after midnight",
+        "hours over midnight belong to the day on which they begin, and end on the next",
+        ONHOURS,
+        "over = begin if hours.ends > hours.begins else begin + timedelta(days=1)",
+        "over = begin",
+        ("hours",),
+    ),
+    Fish(
+        "let go to a dearer one",
+        "traffic does not go to a dearer one because hours are over",
+        ASSIGNMENT,
+        "return not wished and any(TIERS.index(each.tier) <= price for each in ready)",
+        "return not wished and any(TIERS.index(each.tier) >= price for each in ready)",
+        ("hours",),
+    ),
+    Fish(
+        "a correction on top of itself",
+        "what a provider's figure changed is on the month's receipt, and no more",
+        LEDGER,
+        "            state = _corrected(state, spec, figure - known, wall)",
+        "            state = _corrected(state, spec, figure, wall)",
+        ("months",),
+    ),
+    Fish(
+        "preempted is not started",
+        "what had been up and goes by itself was started well",
+        PROVIDER,
+        "        power.failed(draft, name, why, lost=True)",
+        "        power.failed(draft, name, why)",
+        ("ends",),
     ),
 )
