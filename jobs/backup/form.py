@@ -197,7 +197,7 @@ class Plan(Coded):
     exclude: Selection = Selection()
     timeouts: Timeouts = Timeouts()
     pg_bin: str = ""
-    level: int = 3
+    level: int = 2
     exports: tuple[Export, ...] = ()
     syncs: tuple[Sync, ...] = ()
     drill: Drill = Drill()

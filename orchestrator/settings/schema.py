@@ -396,7 +396,7 @@ class Backup(Table):
     exclude: BackupNames = BackupNames()
     pg_bin: str = ""
     """The folder of pg_dump and pg_restore; absent: looked for."""
-    level: Annotated[int, Field(ge=1, le=19)] = 3
+    level: Annotated[int, Field(ge=1, le=19)] = 2
     """Of the archive's compression."""
     timeouts: BackupTimeouts = BackupTimeouts()
     bandwidth: Rate | None = None

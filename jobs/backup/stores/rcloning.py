@@ -310,4 +310,4 @@ def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
 def _environment() -> dict[str, str]:
     """Return what rclone may see: no proxies (they may hold a password), no RCLONE_ variables."""
     passed = {name: os.environ[name] for name in _PASSED if name in os.environ}
-    return {**passed, "GOMEMLIMIT": "48MiB", "GOGC": "50", "LC_ALL": "C.UTF-8"}
+    return {**passed, "GOMEMLIMIT": "32MiB", "GOGC": "50", "LC_ALL": "C.UTF-8"}
