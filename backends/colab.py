@@ -36,13 +36,12 @@ RUNS: Final = "<aion agent: running>"
 # As the tool's `_format_session_line` writes it.
 _SESSION: Final = re.compile(r"^\[([^\]]+)\] (\S+) \| Hardware: ", re.MULTILINE)
 QUOTA: Final = re.compile(
-    r"TooManyAssignmentsError|Precondition Failed|\b412\b|may not have quota or entitlement"
+    r"TooManyAssignmentsError|Precondition Failed|may not have quota or entitlement"
 )
 DENIED: Final = re.compile(
-    r"OAuth scope|DefaultCredentialsError|RefreshError|Unauthorized|Forbidden|\b40[13]\b"
-    r"|client secrets|No such option"
+    r"OAuth scope|DefaultCredentialsError|RefreshError|: Unauthorized|: Forbidden|No such option"
 )
-TRANSIENT: Final = re.compile(r"Too Many Requests|\b429\b")
+TRANSIENT: Final = re.compile(r"Too Many Requests")
 SECRETS_NEEDED: Final = (
     "a session that is started this way has no secrets, so only quick tunnels need none:"
     ' set allow_hosts = ["*.trycloudflare.com"]'
@@ -218,12 +217,20 @@ def cell(plan: Plan, launch: Launch) -> str:
 
 def _refused(ended: Ended, *, otherwise: Snag, secret: str = "") -> PowerReport:
     """Read what the tool said when it did not do what it was to."""
-    said = f"{ended.stderr}\n{ended.stdout}"
+    said = _end_of(ended.stderr)
     pairs = ((QUOTA, Snag.QUOTA), (DENIED, Snag.DENIED), (TRANSIENT, Snag.TRANSIENT))
     snag = next((snag for pattern, snag in pairs if pattern.search(said)), otherwise)
-    lines = [line.strip() for line in f"{ended.stdout}\n{ended.stderr}".splitlines()]
-    last = next((line for line in reversed(lines) if line), f"exit status {ended.status}")
-    return PowerReport(detail=_blotted(last, secret), snag=snag)
+    lines = [line.strip() for line in ended.stdout.splitlines() if line.strip()]
+    shown = said or (lines[-1] if lines else f"exit status {ended.status}")
+    return PowerReport(detail=_blotted(shown, secret), snag=snag)
+
+
+def _end_of(stderr: str) -> str:
+    """Give what the tool says at last: what it raised, and not the code that a traceback shows."""
+    lines = stderr.splitlines()
+    inside = [n for n, line in enumerate(lines) if line.startswith(("  ", "│", "╰"))]
+    framed = "Traceback" in stderr and inside
+    return " ".join(" ".join(lines[inside[-1] + 1 :] if framed else lines).split())
 
 
 def _blotted(text: str, secret: str) -> str:

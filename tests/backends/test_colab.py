@@ -60,6 +60,24 @@ def daemon(text):
         server.server_close()
 
 
+RICH = """\
+╭───────────────────── Traceback (most recent call last) ──────────────────────╮
+│ /x/colab_cli/client.py:412 in assign                                         │
+│                                                                              │
+│   410 │   │   │   if get_status_code(e) == 412:                              │
+│   411 │   │   │   │   raise TooManyAssignmentsError(str(e))                  │
+│ ❱ 412 │   │   │   raise e                                                    │
+╰──────────────────────────────────────────────────────────────────────────────╯
+{}
+"""
+PLAIN = """\
+Traceback (most recent call last):
+  File "/x/colab_cli/client.py", line 412, in assign
+    raise e  # no TooManyAssignmentsError
+{}
+"""
+
+
 class Truth:
     """What the stand-in holds in its file; also what the contract asks of."""
 
@@ -163,6 +181,11 @@ def test_a_session_is_asked_for_under_its_label_and_the_notebooks_cell_begins_it
         ("google.auth.exceptions.DefaultCredentialsError: no credentials", 1, Snag.DENIED),
         (colab.THROTTLED, 1, Snag.TRANSIENT),
         (colab.BROKEN, 1, Snag.LOST),
+        (RICH.format(colab.TOO_MANY), 1, Snag.QUOTA),
+        # The code that a traceback shows names errors which it is not about.
+        (RICH.format(colab.BROKEN), 1, Snag.LOST),
+        (PLAIN.format(colab.BROKEN), 1, Snag.LOST),
+        (PLAIN.format(colab.UNAUTHORIZED), 1, Snag.DENIED),
         ("", 137, Snag.LOST),
         ("", 0, Snag.LOST),  # it says that all went well, and not what
     ],
