@@ -956,8 +956,8 @@ FISH = (
         "revoked, and serves on",
         "revoking a token ends at once the session that was opened with it",
         SESSIONS,
-        "    if state.session is not None and state.session.token in tokens:",
-        "    if state.session is not None and state.session.id in tokens:",
+        "    if state.session is not None and state.session.token in gone:",
+        "    if state.session is not None and state.session.id in gone:",
         ("sessions",),
     ),
     Fish(
