@@ -35,7 +35,7 @@ from orchestrator.settings.schema import Backend
 from orchestrator.settings.values import NAME, is_remote, split, written
 
 _NOT_YET = {
-    "session": "only what registers itself has sessions, so nothing ends with this",
+    "session": "only what registers itself, or aion starts, ends with this",
     "start": "aion cannot start a backend of this kind",
     "idle_stop": "aion cannot stop a backend of this kind",
     "on_from": "aion cannot start a backend of this kind",
@@ -227,7 +227,7 @@ def _unused(reading: Reading) -> Iterator[Problem]:
             continue
         options = reading.options.get(name)
         does = dict.fromkeys(_NOT_YET, powered(backend.kind, options))
-        does["session"] = registers(backend.kind, options)
+        does["session"] |= registers(backend.kind, options)
         for key, text in _NOT_YET.items():
             if does.get(key):
                 continue
