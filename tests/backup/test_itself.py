@@ -31,6 +31,7 @@ from orchestrator.core.publishing import SUCCESSOR
 from orchestrator.core.records import ERA
 from orchestrator.edge.rebirth import revive
 from tests.backup.plans import HandClock, aion_database
+from tests.backup.test_dump import small_disk
 from tests.backup.test_run import ports
 
 NUMBERS = itertools.count()
@@ -186,6 +187,31 @@ def test_what_cannot_be_backed_up_whole_is_no_dump_and_leaves_nothing(
 def test_a_full_disk_is_said_before_anything_is_written(plan):
     short = replace(plan, limits=replace(plan.limits, min_free_bytes=1 << 60))
     assert "are needed" in run(short, ports(HandClock())).failure
+
+
+@pytest.mark.parametrize("size", [20_000, 500_000, 3_000_000])
+def test_a_disk_that_fills_leaves_no_dump_and_the_database_as_it_is(plan, database, tmp_path, size):
+    with closing(sqlite3.connect(database)) as one, one:
+        one.execute("create table more as select randomblob(1500000) as b")
+    held = itself.look(database)
+    with small_disk(tmp_path / "little", size):
+        spool = str(tmp_path / "little" / "spool")
+        little = replace(plan, spool=spool, limits=replace(plan.limits, min_free_bytes=0))
+        report = run(little, ports(HandClock()))
+        assert report.dump is None
+        assert report.failure
+        assert not (Path(spool) / "dumps").exists()
+        assert list(Path(spool).glob("work/*")) == []
+    assert itself.look(database) == held
+
+
+def test_what_a_run_that_was_killed_left_is_thrown_away_by_the_next(plan, tmp_path):
+    left = Path(plan.spool) / "work" / f"{STATE}-000001-20261121T030000Z"
+    left.mkdir(parents=True)
+    (left / "aion.db").write_text(CANARY)
+    report = run(plan, ports(HandClock()))
+    assert report.ok
+    assert CANARY.encode() not in everything(Path(plan.spool)) + everything(tmp_path / "store")
 
 
 def test_a_state_of_another_instance_is_kept_in_quarantine(plan, tmp_path):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import sqlite3
+import textwrap
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +25,9 @@ from jobs.backup.unpack import fetched
 from orchestrator.cli.rebuilding import Place, staged
 from orchestrator.edge import tables
 from orchestrator.edge.store import Store, inline
+from orchestrator.settings import load
 from tests.backup.plans import HandClock, aion_database
+from tests.backup.test_dump import small_disk
 from tests.backup.test_run import ports
 
 CANARY = "canary-4be1"
@@ -249,3 +253,31 @@ def test_what_a_rebuild_that_was_killed_left_is_thrown_away_by_the_next(plan, re
     (left / "aion.toml").write_text(CANARY)
     assert rebuild("-y").code == 0
     assert not left.exists()
+
+
+def test_a_full_disk_is_said_and_nothing_is_left_half_written(plan, rebuild, tmp_path):
+    backed_up(plan)
+    with small_disk(tmp_path / "new", 100_000):
+        ran = rebuild("-y")
+        assert ran.code == 1
+        assert "MB are needed" in ran.err
+        assert new(tmp_path) == []
+
+
+def test_the_page_for_the_day_the_machine_is_gone_works_as_printed(plan, rebuild, tmp_path):
+    backed_up(plan)
+    page = (Path(__file__).parents[2] / "docs" / "backups.md").read_text()
+    part = page.partition("## The machine is gone")[2].partition("\n## ")[0]
+    (line,) = re.findall(r"(?m)^aion (rebuild --from file:.*)$", part)
+    words = line.replace("/mnt/backups", str(tmp_path / "store")).split()
+    assert aion(*words, cwd=tmp_path).code == 0
+    words = [*words[:-1], "--to", str(tmp_path / "new"), "-y"]
+    assert (words[-4], aion(*words, cwd=tmp_path).code) == ("age.txt", 0)
+    again = aion(*words, cwd=tmp_path)
+    for said in re.findall(r"(?m)^\| `([^`]*)`", part)[:1]:
+        assert said in again.err
+    [own] = re.findall(r"```toml\n( +\[backups\.aion-state\].*?)```", page, re.DOTALL)
+    text = textwrap.dedent(own).replace("age1…", str(KEY.to_public()))
+    (tmp_path / "aion.toml").write_text(CONFIG.partition("[backups")[0] + text)
+    environ = {"AION_CREDENTIAL_RCLONE_CONF": "[gdrive]\ntype = drive\n"}
+    assert [one.name for one in load(tmp_path / "aion.toml", environ=environ).backups] == [STATE]
