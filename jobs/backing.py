@@ -175,8 +175,8 @@ async def back_up(settings: BackupSettings, ask: Ask, wall: Callable[[], float])
         try:
             await ping(settings.ping_url)
         except AionError as error:  # the backup itself is well
-            return f"{status.dump}, {status.size} bytes; not pinged: {error}"
-    return f"{status.dump}, {status.size} bytes"
+            return f"{status.line}; not pinged: {error}"
+    return status.line
 
 
 async def _looks(

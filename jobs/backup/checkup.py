@@ -28,6 +28,7 @@ from jobs.backup.errors import (
 )
 from jobs.backup.form import Copy, Plan
 from jobs.backup.run import Ports, store_folder
+from jobs.backup.snapshots import FOLDER, within
 from jobs.backup.status import Status
 from jobs.backup.stores.base import Room, Store, hash_file
 from orchestrator.core.metering import shown
@@ -59,7 +60,8 @@ class Finding:
 def look(plan: Plan, ports: Ports) -> list[dict[str, str]]:
     """Try everything that this backup depends on, one finding after the other; raises nothing."""
     found = [_database(plan)] if plan.dsn else []
-    for copy in plan.copies:
+    synced = (within(copy, FOLDER) for one in plan.syncs for copy in one.to)
+    for copy in (*plan.copies, *synced):
         found += _place(plan, copy, ports)
     return [one.to_json() for one in found]
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ from jobs.backup.errors import BackupError, StoreBroken, WrongKey
 from jobs.backup.form import Copy, Plan
 from jobs.backup.locks import alone
 from jobs.backup.ports import Clock
+from jobs.backup.readback import reread
 from jobs.backup.run import Ports, run, store_folder
 from jobs.backup.stores.base import Store
 from orchestrator.childside import serve, tell
@@ -78,7 +80,7 @@ def _opened(plan: Plan, ports: Ports, copy: Copy) -> Iterator[Store]:
 
 def _copies(plan: Plan, url: str) -> list[Copy]:
     found = [copy for copy in plan.copies if url in {"", copy.target.url}]
-    if not found:
+    if not found and (url or not plan.syncs):
         raise BackupError(f"{url[:80]} is none of the places where {plan.name} is kept")
     return found
 
@@ -109,12 +111,25 @@ def _verify(plan: Plan, ports: Ports, url: str, _dump: str) -> dict[str, Any]:
 
 
 def _rehash(plan: Plan, ports: Ports, url: str, wanted: str) -> dict[str, Any]:
+    """Read one dump back from each store, and what is kept besides: see `readback.reread`."""
+    problems: list[dict[str, Any]] = []
+
     def look(store: Store) -> list[dict[str, Any]]:
-        one = pick(read(store, plan.name), wanted)
-        return [verify.rehash(store, one, Path(plan.spool), ports.tell).to_json()]
+        found: list[dict[str, Any]] = []
+        if plan.dumps or wanted:
+            one = pick(read(store, plan.name), wanted)
+            found.append(verify.rehash(store, one, Path(plan.spool), ports.tell).to_json())
+        more, failed = reread(replace(plan, syncs=()), ports, [store], url)
+        problems.extend(failed)
+        return found + more
 
     with alone(Path(plan.spool)):
-        return _each(plan, ports, url, look)
+        answer = _each(plan, ports, url, look)
+        found, failed = reread(replace(plan, exports=()), ports, [], url)
+    answer["problems"] += problems + failed
+    answer["found"] += found
+    answer["ok"] = answer["ok"] and not answer["problems"] and all(one["ok"] for one in found)
+    return answer
 
 
 def _expire(plan: Plan, ports: Ports, url: str, _dump: str) -> dict[str, Any]:

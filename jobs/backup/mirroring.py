@@ -75,7 +75,7 @@ def _compare(
     found: Mapping[str, Item], there: Mapping[str, Item], place: Place, source: Tree, target: Tree
 ) -> _Work:
     """Find out what differs; a file is hashed once for each time that it changes."""
-    known = place.last.items if place.last else {}
+    known, suspects = place.last.items if place.last else {}, place.suspects
     wanted: dict[str, Item] = {}
     for path, item in found.items():
         before = known.get(path)
@@ -96,7 +96,7 @@ def _compare(
         if path in there
         and there[path].size == item.size
         and not there[path].hashes
-        and not (path in known and known[path].same(item))
+        and not (path in known and path not in suspects and known[path].same(item))
     }
     seen = target.hashes(unsure, kinds, CURRENT)
     copy, damaged = set(), set()

@@ -105,12 +105,13 @@ def _opened(copy: Copy, access: Access, place: Place, ports: Ports) -> Iterator[
 
 def _whole(store: Store, place: Place) -> tuple[dict[str, Item], set[str]]:
     """Return the packs that are there as they were left, and the names of those that are not."""
-    wanted = place.last.packs if place.last else {}
+    wanted, suspects = place.last.packs if place.last else {}, place.suspects
     there = {entry.name: entry for entry in store.list()} if wanted else {}
     good = {
         name: item
         for name, item in wanted.items()
         if name in there
+        and name not in suspects
         and there[name].size == item.size
         and not disagreement(there[name].hashes, item.hashes)
     }

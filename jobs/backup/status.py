@@ -146,6 +146,12 @@ class Status(Coded):
                 found.append(f"{store} is full in {max(0.0, at - wall) / 86_400:.0f} days")
         return "; ".join(found)
 
+    @property
+    def line(self) -> str:
+        """What the last run came to, in one line."""
+        made = [f"{self.dump}, {self.size} bytes"] if self.dump else []
+        return "; ".join([*made, *(f"{one.kind} {one.name}: {one.said}" for one in self.more)])
+
     def stale(self, wall: float, after_s: float) -> bool:
         """Say whether the last success is too long ago, or never came."""
         return wall - (self.success_at or self.first_at or wall) > after_s

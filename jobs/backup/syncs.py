@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from jobs.backup.run import Ports
 
 ACCEPTED: Final = "accepted"
+SUSPECTS: Final = "suspects.json"
 _SHOWN: Final = 3
 
 
@@ -54,6 +55,18 @@ class Place:
     last: Snapshot | None
     names: list[str]
     problems: list[str] = field(default_factory=list)
+
+    @property
+    def suspects(self) -> set[str]:
+        """What the last weekly look found to be damaged here: paths, or packs."""
+        with contextlib.suppress(OSError, ValueError):
+            return set(map(str, json.loads((self.private / SUSPECTS).read_bytes())))
+        return set()
+
+    def suspect(self, names: Iterable[str]) -> None:
+        """Remember what is damaged, for the next run to mend; or that nothing is."""
+        with landing(self.private / SUSPECTS) as file:
+            file.write(json.dumps(sorted(names)).encode())
 
     def next_id(self, ports: Ports, more: Iterable[str] = ()) -> str:
         """Name a run here, above all that is known, and remember that it is taken."""
@@ -102,6 +115,7 @@ def sync(plan: Plan, one: Sync, ports: Ports) -> Outcome:
         try:
             with opened(plan, one, copy, ports) as place:
                 done = form.bring(plan, one, place, ports, accepted=(private / ACCEPTED).exists())
+                place.suspect(())
         except BackupError as error:
             problems.append(str(error))
         else:
@@ -113,6 +127,12 @@ def sync(plan: Plan, one: Sync, ports: Ports) -> Outcome:
     said = f"{count} files copied" if count else "nothing new"
     said = "; ".join(dict.fromkeys([said + (f", {gone} gone" if gone else ""), *notes]))
     return Outcome("sync", one.name, "; ".join(dict.fromkeys(problems)), said, count, size)
+
+
+def accept(plan: Plan, one: Sync) -> None:
+    """Let the next run follow a source that lost many files, for an operator."""
+    with landing(folder(plan, one) / ACCEPTED) as file:
+        file.write(b"")
 
 
 def mirrors(source: Copy, to: Copy) -> bool:

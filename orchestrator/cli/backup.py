@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 import typer
 
+from orchestrator.cli import backup_more
 from orchestrator.cli.options import Yes
 from orchestrator.cli.output import Cell
 from orchestrator.errors import DaemonUnreachable, Declined
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from jobs.backup.restore import Into
     from orchestrator.cli.client import Client
     from orchestrator.cli.options import Given
+    from orchestrator.cli.output import Output
 
 LOOK_S = 0.5
 
@@ -39,6 +41,8 @@ Rclone = Annotated[
 Google = Annotated[Path | None, typer.Option("--google", metavar="FILE", help="With --from gs://…")]
 
 app = typer.Typer()
+app.command()(backup_more.rows)
+app.command()(backup_more.fetch)
 
 
 @app.callback()
@@ -89,7 +93,10 @@ def _follow(given: Given, client: Client, name: str) -> int:
     elif one["problem"]:
         output.line(Cell(f"{name}: {one['problem']}", "bad"))
     else:
-        output.line(f"{one['dump']}, {_size(one['size'])}, in {len(one['copies'])} places")
+        if one["dump"]:
+            output.line(f"{one['dump']}, {_size(one['size'])}, in {len(one['copies'])} places")
+        for more in one["more"]:
+            output.line(f"{more['kind']} {more['name']}: {more['said']}")
     return 1 if one["problem"] else 0
 
 
@@ -164,6 +171,7 @@ def list_(
     google: Google = None,
 ) -> int:
     """List the dumps that the stores hold, by what is there and not by what was once written."""
+    from jobs.backup import readback
     from jobs.backup.catalogue import read
     from jobs.backup.errors import StoreBroken
     from orchestrator.cli.backup_places import Bars, Keys, opened, plans, ports_of
@@ -171,6 +179,8 @@ def list_(
     given: Given = ctx.obj
     output = given.output()
     rows: list[dict[str, Any]] = []
+    exports: list[dict[str, Any]] = []
+    syncs: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
     with plans(given, name, source, Keys(rclone, google)) as found:
         for plan in found:
@@ -178,17 +188,63 @@ def list_(
                 try:
                     with opened(plan, copy, ports_of(Bars(output))) as store:
                         rows += [_row(store.url, one) for one in read(store, plan.name)]
+                        exports += readback.shown(plan, store)
+                except StoreBroken as error:
+                    failed.append({"store": copy.target.url, "detail": str(error)})
+            for sync, copy in [(one, copy) for one in plan.syncs for copy in one.to]:
+                try:
+                    Path(plan.spool).mkdir(mode=0o700, parents=True, exist_ok=True)
+                    syncs.append(readback.kept(plan, sync, copy, ports_of(Bars(output))))
                 except StoreBroken as error:
                     failed.append({"store": copy.target.url, "detail": str(error)})
     rows.sort(key=lambda row: str(row["dump"]), reverse=True)
     if output.json:
-        output.data({"dumps": rows, "problems": failed})
+        output.data({"dumps": rows, "exports": exports, "syncs": syncs, "problems": failed})
     else:
         output.table(("dump", "size", "tables", "store", "state"), [_shown(row) for row in rows])
-        if not rows and not failed:
+        _list_more(output, exports, syncs)
+        if not (rows or exports or syncs or failed):
             output.say("there is no dump")
     _say_problems(given, {"problems": failed})
     return 1 if failed else 0
+
+
+def _list_more(output: Output, exports: list[dict[str, Any]], syncs: list[dict[str, Any]]) -> None:
+    def state(one: Mapping[str, Any]) -> Cell:
+        return Cell(one["problem"] or "there", "bad" if one["problem"] else "good")
+
+    if exports:
+        output.table(
+            ("export", "parts", "rows", "up to", "size", "store", "state"),
+            [
+                (
+                    Cell(one["export"], "strong"),
+                    str(one["parts"]),
+                    str(one["rows"]),
+                    one["last"] or "",
+                    _size(one["size"]),
+                    one["store"],
+                    state(one),
+                )
+                for one in exports
+            ],
+        )
+    if syncs:
+        output.table(
+            ("sync", "versions", "files", "size", "newest", "place", "state"),
+            [
+                (
+                    Cell(one["sync"], "strong"),
+                    str(one["versions"]),
+                    str(one["files"]),
+                    _size(one["size"]),
+                    (one["created_at"] or "")[:16],
+                    one["store"],
+                    state(one),
+                )
+                for one in syncs
+            ],
+        )
 
 
 def _row(store: str, one: Any) -> dict[str, Any]:
@@ -287,7 +343,8 @@ def drill(ctx: typer.Context, name: Name, dump: Dump = "") -> int:
 
 @app.command()
 def accept(ctx: typer.Context, name: Name, dump: Dump, *, yes: Yes = False) -> None:
-    """Let a dump count that is in quarantine, because it is much smaller than the one before."""
+    """Let a dump count that is in quarantine, or a sync (by its name) remove most of its files."""
+    from jobs.backup import syncs
     from jobs.backup import verify as verifying
     from jobs.backup.catalogue import pick, read
     from orchestrator.cli.backup_places import Bars, of_name, opened, ports_of
@@ -295,6 +352,12 @@ def accept(ctx: typer.Context, name: Name, dump: Dump, *, yes: Yes = False) -> N
 
     given: Given = ctx.obj
     plan, ports = of_name(given, name).plan, ports_of(Bars(given.output()))
+    for one in plan.syncs:
+        if one.name == dump:
+            given.ask(f"the next run of {dump} removes what is gone from its source", yes=yes)
+            syncs.accept(plan, one)
+            given.output().line(f"{dump} follows its source in the next run")
+            return
     given.ask(f"{dump} counts as good from now on, and older ones may expire for it", yes=yes)
     spool = Path(plan.spool)
     spool.mkdir(mode=0o700, parents=True, exist_ok=True)

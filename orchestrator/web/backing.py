@@ -29,6 +29,15 @@ class CopyView(View):
     full_at: Time | None
 
 
+class MoreView(View):
+    """An export or a sync in the last run. `detail`: what is wrong, "" if nothing."""
+
+    kind: str
+    name: str
+    detail: str
+    said: str
+
+
 class ProgressView(View):
     """How far a step is: bytes done of `total`, 0 where that is not known."""
 
@@ -56,6 +65,7 @@ class BackupView(View):
     dump: str
     size: int
     copies: list[CopyView]
+    more: list[MoreView]
     problem: str
     rehashed_at: Time | None
     drilled_at: Time | None
@@ -150,6 +160,10 @@ def _view(row: BackupRow, now: Now) -> BackupView:
                 full_at=shown(status.full_at(one.store, now.wall)),
             )
             for one in status.copies
+        ],
+        more=[
+            MoreView(kind=one.kind, name=one.name, detail=one.detail, said=one.said)
+            for one in status.more
         ],
         problem=row.problem,
         rehashed_at=shown(status.rehashed_at),

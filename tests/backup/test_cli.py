@@ -248,3 +248,74 @@ def count_tables(dsn: str) -> int:
         return connection.execute(
             "select count(*) from pg_tables where schemaname = 'public'"
         ).fetchone()[0]
+
+
+# ── more than the database ──────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def more(box):
+    """The machine with an export of its messages, and a folder that is synced."""
+    source, place = box.folder / "vectors", box.folder / "place"
+    source.mkdir()
+    (source / "a.bin").write_bytes(b"one")
+    (source / "b.bin").write_bytes(b"two")
+    with box.config.open("a") as config:
+        config.write(
+            'drill = "off"\n[[backups.main.export]]\nname = "chat"\nkey = "id"\n'
+            'query = "select id, text from message"\n'
+            '[backups.files]\nschedule = "0 4 * * *"\nitself = false\n'
+            f'[[backups.files.sync]]\nname = "vectors"\nfrom = "file:{source}"\nto = ["file:{place}"]\n'
+        )
+    return box
+
+
+def test_rows_and_files_come_back_with_and_without_a_configuration(more, tmp_path):
+    done = more.aion("run", "main", "-y")
+    assert done.returncode == 0, done.stderr
+    assert f"export chat: {ROWS} rows in part 1" in done.stdout
+    done = more.aion("run", "files", "-y")
+    assert (done.returncode, done.stdout) == (0, "files: sync vectors: 2 files copied\n"), (
+        done.stderr
+    )
+    listed = more.data("list", "main")
+    assert [(one["parts"], one["rows"], one["last"]) for one in listed["exports"]] == [(1, ROWS, str(ROWS))] * 2  # fmt: skip
+    assert more.data("list", "files")["syncs"][0]["files"] == 2
+    assert "vectors" in more.aion("list").stdout
+    assert more.aion("verify", "main", "--download").returncode == 0
+    assert more.aion("verify", "files", "--download").returncode == 0
+    done = more.aion("rows", "main", "chat")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["id"] for line in lines] == list(range(1, ROWS + 1))
+    given = (
+        "rows",
+        "main",
+        "chat",
+        "--from",
+        f"file:{more.stores[1]}",
+        "--to",
+        str(tmp_path / "x"),
+    )
+    assert more.aion(*given, config=False).returncode == 0
+    assert (tmp_path / "x").read_text() == done.stdout
+    for words, config in ((("--at", "2999-01-01"), True), (("--from", f"file:{more.folder}/place"), False)):  # fmt: skip
+        to = tmp_path / f"to{config}"
+        done = more.aion("fetch", "files", "vectors", "--to", str(to), *words, config=config)
+        assert done.returncode == 0, done.stderr
+        assert (to / "b.bin").read_bytes() == b"two"
+    done = more.aion(
+        "fetch", "files", "vectors", "--to", str(tmp_path / "no"), "--at", "2001-01-01"
+    )
+    assert (done.returncode, "nothing so old" in done.stderr) == (1, True)
+
+
+def test_a_source_that_lost_its_files_is_told_of_and_accepted_by_name(more):
+    assert more.aion("run", "files", "-y").returncode == 0
+    for name in ("a", "b"):
+        (more.folder / f"vectors/{name}.bin").rename(more.folder / f"vectors/{name}.locked")
+    done = more.aion("run", "files", "-y")
+    assert done.returncode == 1
+    assert "sync vectors: 2 of 2 files are gone" in done.stdout
+    assert more.aion("accept", "files", "vectors", "-y").returncode == 0
+    assert more.aion("run", "files", "-y").returncode == 0
+    assert (more.folder / "place/current/a.locked").exists()

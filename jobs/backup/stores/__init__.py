@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib
 import logging
+import threading
 from pathlib import Path
 from typing import Final, cast
 
 from jobs.backup.form import Access
 from jobs.backup.stores.base import Store
+from jobs.backup.stores.paced import Paced
 from jobs.backup.targets import Scheme, Target
+from orchestrator.edge.clock import SystemClock
 
 MODULES: Final[dict[Scheme, str]] = {
     "file": "jobs.backup.stores.file",
@@ -33,4 +36,11 @@ def open_store(target: Target, access: Access, private: Path) -> Store:
     module = importlib.import_module(MODULES[target.scheme])
     for name in TALKATIVE:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-    return cast(Store, module.make(target, access, private))
+    made = cast(Store, module.make(target, access, private))
+    if access.bandwidth_bps and target.scheme != "rclone":  # which has a limit of its own
+        return Paced(made, access.bandwidth_bps, SystemClock().steady, _pause)
+    return made
+
+
+def _pause(seconds: float) -> None:
+    threading.Event().wait(seconds)

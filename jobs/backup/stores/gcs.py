@@ -78,6 +78,7 @@ class GcsStore:
 
     def __init__(self, target: Target, access: Access, private: Path) -> None:
         self.url = target.url
+        self.left_out = 0
         self._prefix = f"{target.path}/" if target.path else ""
         self._uploads = Uploads(private, target.url)
         self._http: Any = AuthorizedSession(  # type: ignore[no-untyped-call]
@@ -103,7 +104,8 @@ class GcsStore:
                 retry=_RETRY,
             )
             found = [self._entry(blob) for blob in pages]
-        ours = (e for e in found if safe(e.name) and not e.name.endswith(PART))
+        ours = [e for e in found if safe(e.name) and not e.name.endswith(PART)]
+        self.left_out = len(found) - len(ours)
         return sorted(ours, key=lambda entry: entry.name)
 
     def put(

@@ -65,6 +65,7 @@ class HubStore:
 
     def __init__(self, target: Target, access: Access) -> None:
         self.url = target.url
+        self.left_out = 0
         self._repo = target.place
         self._prefix = f"{target.path}/" if target.path else ""
         # False: never the login that happens to be on this machine.
@@ -75,8 +76,9 @@ class HubStore:
         """As every store; `modified` is 0: the Hub knows times of commits only."""
         with self._errors():
             found = [self._entry(file) for file in self._tree(self._prefix.rstrip("/"))]
-        ours = (e for e in found if e.name.startswith(prefix) and safe(e.name))
-        return sorted((e for e in ours if not e.name.endswith(PART)), key=lambda e: e.name)
+        ours = [e for e in found if safe(e.name) and not e.name.endswith(PART)]
+        self.left_out = len(found) - len(ours)
+        return sorted((e for e in ours if e.name.startswith(prefix)), key=lambda e: e.name)
 
     def put(
         self, local: Path, name: str, *, progress: Progress = silent, replace: bool = False
