@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 
 from jobs.backup import archives, dump
 from jobs.backup.drill import drill
-from jobs.backup.errors import BackupError, Corrupt, WrongKey
+from jobs.backup.errors import BackupError, Corrupt, NoRoom, WrongKey
 from jobs.backup.form import MANIFEST, SUMS, Access, Encryption, Manifest
 from jobs.backup.restore import Into, local, restore
 from jobs.backup.stores import open_store
@@ -24,6 +25,7 @@ from jobs.backup.targets import Target
 from orchestrator.edge.clock import SeededRandom
 from tests.backup.conftest import BINS, Postgres
 from tests.backup.plans import HandClock, first, plan
+from tests.backup.test_dump import small_disk
 
 KEY = pyrage.x25519.Identity.generate()
 ROWS = (
@@ -152,6 +154,28 @@ def test_a_wrong_key_is_said_also_where_an_archive_is_opened_on_the_way(
         return
     with pytest.raises(WrongKey, match="does not open"):
         restore(at(kept), "main", "", into, tmp_path)
+
+
+@pytest.mark.parametrize("size", [4096, 40_000])
+def test_a_disk_that_is_full_ends_a_restore_with_a_word_and_nothing_left(
+    dsn: str, pg16: Postgres, tmp_path: Path, size: int
+) -> None:
+    made = dump.make(
+        plan(dsn, tmp_path / "spool", level=0), first(HandClock()), None, clock=HandClock()
+    )
+    assert made.size > 4096
+    target = pg16.new()
+    with small_disk(tmp_path / "small", size):
+        filler = tmp_path / "small" / "filler"
+        with contextlib.suppress(OSError):
+            filler.write_bytes(bytes(size - 8192 if size > 8192 else 1))
+        with pytest.raises(NoRoom):
+            restore(at(tmp_path / "spool/dumps"), "main", "", Into(target), tmp_path / "small")
+        filler.unlink(missing_ok=True)
+        assert not list((tmp_path / "small").iterdir())
+    assert (
+        pg16.run("select 1 from pg_tables where tablename = 'a'", target.rpartition("/")[2]) == []
+    )
 
 
 def test_a_packed_archive_that_ends_too_early_is_not_restored(

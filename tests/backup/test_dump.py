@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
 import resource
 import subprocess
+import threading
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +26,7 @@ from jobs.backup.rows import RowCounter
 from orchestrator.edge.clock import SystemClock
 from tests.backup.conftest import BINS, Postgres
 from tests.backup.plans import HandClock, clients, first, plan
+from tests.backup.worlds import wait_for
 
 ROWS = "create table a(i int primary key, t text); insert into a select g, md5(g::text) from generate_series(1, 20000) g"
 HOSTILE = 'we"ird; touch x\n\\! id $(id) `id`'
@@ -307,6 +310,52 @@ def test_a_server_that_ends_the_connection_while_it_is_dumped_leaves_no_dump(
         with pytest.raises(SourceFailed, match="terminating connection"):
             make(plan(dsn, tmp_path / "spool", pg_bin=folder))
     assert nothing_left(tmp_path / "spool")
+
+
+def test_a_server_that_is_restarted_while_it_is_dumped_leaves_no_dump_and_the_next_one_is_whole(
+    pg16: Postgres, tmp_path: Path
+) -> None:
+    dsn = pg16.new(ROWS)
+    waits = "select true from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+    script = f'"$REAL" "$@" & pid=$!; until "${{0%/*}}/psql" -Atc "{waits}" service=aion | grep -q t; do :; done; echo > "$0.waits"; wait $pid'
+    folder = clients(tmp_path / "bin", 16, pg_dump=script)
+    mark = tmp_path / "bin" / "pg_dump.waits"
+
+    def restart() -> None:
+        wait_for(mark.exists, "pg_dump waits for a lock")
+        pg16.control("-m", "immediate", "stop")
+        pg16.start()
+
+    restarter = threading.Thread(target=restart)
+    with contextlib.suppress(psycopg.OperationalError), psycopg.connect(dsn) as holder:
+        holder.execute("lock table a in access exclusive mode")
+        restarter.start()
+        with pytest.raises(SourceFailed, match="pg_dump"):
+            make(plan(dsn, tmp_path / "spool", pg_bin=folder))
+    restarter.join()
+    assert nothing_left(tmp_path / "spool")
+    assert make(plan(dsn, tmp_path / "spool"))[0].tables[0].rows == 20_000
+
+
+@pytest.mark.parametrize("word", [
+    "'; drop table a; --", "a b\tc", "\\", "\\\\:", ":", "%", "%41", "#?&=/@", '"', "$(id)`id`", "é→🙂", "=", "password=x host=y",
+])  # fmt: skip
+def test_a_password_is_a_password_whatever_stands_in_it(
+    pg16: Postgres, tmp_path: Path, word: str
+) -> None:
+    name = f"r{hashlib.sha256(word.encode()).hexdigest()[:12]}"
+    dsn = pg16.new("create table a(i int); insert into a values (1)")
+    database = dsn.rpartition("/")[2]
+    secret = word.replace("'", "''")
+    pg16.run(
+        f"set standard_conforming_strings = on; create role {name} superuser login password '{secret}'"
+    )
+    made, _ = make(plan(pg16.dsn(database, name, word), tmp_path / "spool"))
+    assert made.tables[0].rows == 1
+    conninfo = psycopg.conninfo.make_conninfo(pg16.dsn(database, name), password=word)
+    assert make(plan(conninfo, tmp_path / "spool2"))[0].tables == made.tables
+    with pytest.raises(SourceFailed, match="authentication failed"):
+        make(plan(pg16.dsn(database, name, word + "x"), tmp_path / "spool3"))
 
 
 @pytest.mark.parametrize(("dsn", "hint"), [
