@@ -141,10 +141,13 @@ def reserve(
 
 
 def first_block(state: MeterState, spec: MeterSpec, at: float, wall: float) -> MeterState | None:
-    """Reserve what a start needs before anybody is asked for it; None: so much is not left."""
+    """Reserve what a start needs before anybody is asked for it; None: so much is not left.
+
+    A block that is still open is closed, and paid for until now.
+    """
     limit = limit_at(spec, wall)
     size = block_of(spec) if limit is None else min(block_of(spec), limit)
-    return reserve(settle(rolled(state, spec, wall), spec, wall), spec, size, at, wall)
+    return reserve(ran(state, spec, None, at, wall), spec, size, at, wall)
 
 
 def settle(state: MeterState, spec: MeterSpec, wall: float) -> MeterState:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from orchestrator.core.demand import boot_s, starting
 from orchestrator.core.events import Pause, Resume
+from orchestrator.core.ledger import first_block, ran
 from orchestrator.core.meters import (
     MeterSpec,
     MeterState,
@@ -109,6 +110,15 @@ def test_where_the_first_block_does_not_fit_nothing_is_started_and_the_next_has_
     assert turn.answer is not None
     assert "too little is left of v:usd" in turn.answer.text
     assert started(cloud) == ["w"]
+
+
+def test_what_the_last_run_cost_until_now_is_paid_before_the_next_is_set_aside():
+    at = 1_000_000.0
+    _, spec = dollars("v", 5.0)
+    on = ran(MeterState(spec.key), spec, at, at, at)
+    again = first_block(on, spec, at + 360.0, at + 360.0)
+    assert used(again, at + 360.0) == pytest.approx(RATE / 10)
+    assert reserved(again) == pytest.approx(0.5)
 
 
 def test_a_budget_smaller_than_a_block_is_set_aside_whole():

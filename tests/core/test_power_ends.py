@@ -4,7 +4,7 @@ import pytest
 
 from orchestrator.core.lives import PowerPhase
 from orchestrator.core.model import Verdict
-from orchestrator.core.powering import Ask, PowerReport, PowerReported
+from orchestrator.core.powering import Ask, AskPower, PowerReport, PowerReported
 from tests.core.clouds import Cloud, power, vm
 from tests.core.worlds import World, backend, config
 
@@ -68,6 +68,17 @@ def test_an_old_one_that_is_taken_away_is_followed_at_once_and_the_log_says_by_w
     assert len(cloud.starts) == began + 1
     assert told(world, "power_lost")[0].endswith("after it was started: preempted")
     assert not {"went_off:v", "start_failed:v"} & set(world.fleet.incidents)
+
+
+def test_one_that_goes_down_is_asked_for_at_its_provider_at_once(young):
+    world, cloud = young
+    cloud.lives(60, down="a")
+    cloud.machines["v"].launch = ""
+    world.forget()
+    cloud.unserved = 0
+    cloud.lives(6, down="a")
+    assert AskPower("v") in world.effects, "and not only after five minutes"
+    assert power(world, "v").phase is PowerPhase.OFF
 
 
 def test_one_that_was_never_up_could_not_be_started():
