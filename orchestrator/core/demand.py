@@ -185,7 +185,10 @@ def _at_ease(draft: Draft, service: Service, *names: str) -> bool:
         return False
     specs, state = draft.config.backends, draft.backend(active)
     spec = specs[active]
-    if not spec.assignable or state.drained or ends_at(state) < math.inf:
+    if not spec.assignable or state.drained:
+        return False
+    left_s = ends_at(state) - draft.at
+    if left_s < math.inf and any(left_s <= lead_s(draft, service, name) for name in names):
         return False
     cheapest = min(TIERS.index(specs[name].tier) for name in names)
     if TIERS.index(spec.tier) > cheapest:
