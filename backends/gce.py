@@ -134,10 +134,11 @@ class Driver(placed.Placed):
         super().__init__(plan, ports, NOWHERE)
         self._plan, self._ports = plan, ports
         self._known_off = False
+        self._last = ""
 
     async def start(self, launch: Launch) -> PowerReport:
         """Have it started, in the first place that has room."""
-        self._known_off = False
+        self._known_off, self._last = False, launch.label
         more = {"launch": launch.label, "max_run_s": launch.max_run_s}
         return await self._ask("start", START_S, Snag.LOST, **more)
 
@@ -147,10 +148,11 @@ class Driver(placed.Placed):
 
     async def status(self) -> PowerReport:
         """Ask how it is, and why it is off where that is news."""
-        asked = {"curious": not self._known_off}
+        asked = {"curious": not self._known_off, "last": self._last}
         report = await self._ask("status", STATUS_S, Snag.TRANSIENT, **asked)
         if report.snag is Snag.NONE:
             self._known_off = report.phase is PowerPhase.OFF
+            self._last = report.launch or self._last
         return report
 
     async def _ask(self, do: str, within_s: float, otherwise: Snag, **more: Any) -> PowerReport:

@@ -54,6 +54,7 @@ class Wish:
     port: int
     address: str
     curious: bool
+    last: str
     at_once_s: float
 
 
@@ -71,6 +72,7 @@ def main(payload: dict[str, Any]) -> Said:
         payload.get("port", 0),
         payload.get("address", "external"),
         payload.get("curious", True),
+        payload.get("last", ""),
         payload.get("at_once_s", AT_ONCE_S),
     )
     try:
@@ -164,6 +166,9 @@ def status(cloud: Compute, wish: Wish) -> Said:
         names = ", ".join(f"{zone}/{name}" for zone, name in seen.missing)
         return _off(f"there is no instance {names} in {wish.project}: was it deleted?")
     stopped = [one for one in seen.machines if ours(wish.prefix, one.launch)]
+    if wish.template and wish.last and not stopped:  # it is gone, and only its operations are left
+        links = {zone: cloud.link(zone, wish.last) for zone, _ in wish.places}
+        stopped = [Machine(zone, wish.last, "", link=link) for zone, link in links.items()]
     reasons = (_why(cloud, wish, one) for one in stopped)
     detail = next((reason for reason in reasons if reason), "")
     if any(one.status == "SUSPENDED" for one in seen.machines):
@@ -325,8 +330,8 @@ def _to_stop(wish: Wish, one: Machine) -> bool:
         return False
     if not wish.launch:
         return True
-    if wish.template and ours(wish.prefix, wish.launch):  # nobody needs an older one of ours
-        return number(one.launch) <= number(wish.launch)
+    if ours(wish.prefix, wish.launch) and ours(wish.prefix, one.launch):
+        return number(one.launch) <= number(wish.launch)  # nobody needs an older one of ours
     return one.launch == wish.launch
 
 

@@ -32,6 +32,7 @@ gc.enable()
 SCOPES: Final = ("https://www.googleapis.com/auth/compute",)
 API: Final = "https://compute.googleapis.com"
 READ_S, WRITE_S, SETTLE_S = 15.0, 25.0, 20.0
+LINKS: Final = "https://www.googleapis.com/compute/v1"
 PREEMPTED: Final = "compute.instances.preempted"
 
 
@@ -141,6 +142,10 @@ class Compute:
             max_results=5,
         )
         return list(next(iter(pager.pages)).items)
+
+    def link(self, zone: str, name: str) -> str:
+        """Name an instance as operations do."""
+        return f"{LINKS}/projects/{self.project}/zones/{zone}/instances/{name}"
 
     def inserting(self, zone: str) -> list[str]:
         """List the machines whose making is under way: they may not be seen yet."""

@@ -8,13 +8,15 @@ import json
 import logging
 import os
 import socket
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
 
 import pytest
 
 from backends.base import Launch
-from backends.gce import checks, read
+from backends.gce import checks, read, wish
 from backends.gce_child import main
 from backends.gce_words import PHASES, Machine, failed, gpu_quota, limit_s, ours, refused
 from orchestrator.core.lives import PowerPhase
@@ -546,7 +548,10 @@ def test_a_spot_machine_is_asked_for_as_google_wants_it():
         google.preempt(ZONE, LABEL)
         google.settle()
         assert google.machines == {}
-        assert (await one.status()).phase is PowerPhase.OFF
+        seen = await one.status()
+        assert seen.phase is PowerPhase.OFF
+        assert "preempted" in seen.detail, "though nothing of it is left"
+        assert (await one.status()).detail == ""
 
     story(play, template=True, spot=True)
 
@@ -620,6 +625,22 @@ def test_two_of_ours_are_told_and_both_go_with_the_newer_one():
     story(play, template=True)
 
 
+def test_an_older_launch_of_ours_elsewhere_goes_with_the_newer_one():
+    async def play(google, one):
+        google.machine(ZONE, "gpu-1", status="RUNNING", labels={"aion-launch": LABEL})
+        google.machine(OTHER_ZONE, "gpu-2", status="RUNNING", labels={"aion-launch": NEXT})
+        assert (await one.status()).launch == NEXT
+        await one.stop(LABEL)
+        google.settle()
+        assert running(google) == {(OTHER_ZONE, "gpu-2"): NEXT}
+        google.machine(ZONE, "gpu-1", status="RUNNING", labels={"aion-launch": LABEL})
+        await one.stop(NEXT)
+        google.settle()
+        assert running(google) == {}
+
+    story(play, two=True)
+
+
 def test_without_a_label_to_know_its_own_by_it_touches_nothing():
     async def play(google, one):
         google.machine(ZONE, "theirs", status="RUNNING", labels={"aion-launch": "aion-else-lab-3"})
@@ -680,6 +701,31 @@ def test_a_child_that_dies_leaves_a_start_lost_and_a_question_unanswered():
         assert (seen.phase, seen.snag) == (PowerPhase.UNKNOWN, Snag.TRANSIENT)
 
     story(play, children=dead)
+
+
+def used(payload):
+    """Run the child by hand; returns what it answered and what it took."""
+    words = [sys.executable, "-P", "-W", "ignore", "-m", "backends.gce_child"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        child.stdin.write(json.dumps(payload).encode() + b"\n")
+        child.stdin.flush()
+        answer = json.loads(child.stdout.read())
+        _, _, usage = os.wait4(child.pid, 0)
+        child.returncode = 0
+    return answer, usage
+
+
+def test_a_start_takes_less_than_200_mb_and_its_request_is_soon_on_its_way():
+    async def play(google, one):
+        payload = {**wish(one._plan, "start"), "launch": LABEL, "max_run_s": 3600.0}
+        answer, usage = await asyncio.to_thread(used, payload)
+        assert answer["launch"] == LABEL
+        assert usage.ru_maxrss <= 200 * 1024
+        assert usage.ru_utime + usage.ru_stime <= 4.0, (
+            "of the processor: who else runs is no matter"
+        )
+
+    story(play)
 
 
 @pytest.mark.parametrize("call", ["get", "setLabels", "start", "wait"])
