@@ -39,6 +39,7 @@ PARTS = (
     "simulation",
     "exposure",
     "agent",
+    "backup",
 )
 LATEST = ROOT / "benchmarks/results/latest.json"
 COMMITTED = ROOT / "benchmarks/results/committed.json"

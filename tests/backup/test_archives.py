@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,7 +15,7 @@ import psycopg
 import pyrage
 import pytest
 
-from jobs.backup import archives, dump
+from jobs.backup import dump
 from jobs.backup.drill import drill
 from jobs.backup.errors import BackupError, Corrupt, NoRoom, WrongKey
 from jobs.backup.form import MANIFEST, SUMS, Access, Encryption, Manifest
@@ -120,11 +121,24 @@ def test_each_form_restores_all_at_once_and_in_parallel(
     assert not list(tmp_path.rglob("archive*"))
 
 
+@pytest.fixture
+def huge(kept: Path, tmp_path: Path) -> Path:
+    """The same, said to be larger than any disk when opened."""
+    copy = tmp_path / "huge" / "kept"
+    shutil.copytree(kept, copy)
+    _say_huge(next(copy.glob("main-*")))
+    return copy
+
+
+def _say_huge(folder: Path) -> None:
+    made = Manifest.load((folder / MANIFEST).read_bytes())
+    (folder / MANIFEST).write_bytes(replace(made, plain_size=1 << 60).dump())
+
+
 def test_what_the_disk_has_no_room_to_open_is_restored_on_the_way(
-    kept: Path, dsn: str, pg16: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    huge: Path, dsn: str, pg16: Postgres, tmp_path: Path
 ) -> None:
-    seen: list[str] = []
-    monkeypatch.setattr(archives, "SPARE", 1 << 60)
+    kept, tmp_path, seen = huge, tmp_path / "spool", list[str]()
     target = pg16.new()
     restore(
         at(kept),
@@ -144,10 +158,9 @@ def test_what_the_disk_has_no_room_to_open_is_restored_on_the_way(
 
 
 def test_a_wrong_key_is_said_also_where_an_archive_is_opened_on_the_way(
-    kept: Path, pg16: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    huge: Path, pg16: Postgres, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(archives, "SPARE", 1 << 60)
-    wrong = str(pyrage.x25519.Identity.generate())
+    kept, wrong = huge, str(pyrage.x25519.Identity.generate())
     into = Into(pg16.new(), wrong)
     if next(kept.glob("main-*/archive*")).suffix != ".age":
         assert restore(at(kept), "main", "", into, tmp_path).encrypted is None
@@ -179,7 +192,7 @@ def test_a_disk_that_is_full_ends_a_restore_with_a_word_and_nothing_left(
 
 
 def test_a_packed_archive_that_ends_too_early_is_not_restored(
-    dsn: str, pg16: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dsn: str, pg16: Postgres, tmp_path: Path
 ) -> None:
     """As if what was stored had been wrong from the beginning: its sums are right."""
     one = plan(dsn, tmp_path / "spool")
@@ -193,7 +206,7 @@ def test_a_packed_archive_that_ends_too_early_is_not_restored(
     )
     with pytest.raises(Corrupt, match="is not what was dumped"), local(folder, "", tmp_path):
         pass
-    monkeypatch.setattr(archives, "SPARE", 1 << 60)
+    _say_huge(folder)
     target = pg16.new()
     with pytest.raises(BackupError):
         restore(at(folder.parent), "main", "", Into(target), tmp_path)
