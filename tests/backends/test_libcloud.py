@@ -187,14 +187,21 @@ def test_a_child_that_is_killed_leaves_it_open_whether_anything_was_done():
 
 @pytest.mark.parametrize("done", [False, True])
 def test_a_child_that_is_killed_while_it_waits_has_started_it_or_not_and_its_status_tells(done):
-    async def hurried(module, payload, *, timeout_s):
-        return await run_child(module, payload, timeout_s=min(timeout_s, 5.0))
-
     async def main():
         async with Ec2() as there:
+
+            async def killed_there(module, payload, *, timeout_s):
+                child = asyncio.ensure_future(run_child(module, payload, timeout_s=timeout_s))
+                while "StartInstances" not in there.requests or there.began < done:  # noqa: ASYNC110 - another process asks
+                    await asyncio.sleep(0.01)
+                child.cancel()  # which kills it at once
+                await asyncio.gather(child, return_exceptions=True)
+                raise ChildFailed("it was killed by signal 9")
+
             there.faults.append(Fault("StartInstances", -1, done=done))
-            one = driver_of(planned(there), hurried)
-            assert (await one.start(Launch(LABEL))).snag is Snag.LOST
+            made = planned(there)
+            assert (await driver_of(made, killed_there).start(Launch(LABEL))).snag is Snag.LOST
+            one = driver_of(made)
             seen = await one.status()
             assert seen.phase is (PowerPhase.ON if done else PowerPhase.OFF)
             assert seen.launch == (LABEL if done else "")
