@@ -100,6 +100,7 @@ class Tree:
         """
         with self._names(paths) as names:
             args = ["copy", source, self.at(*folders), "--files-from-raw", names]
+            args += ["--ignore-checksum"]  # each is compared with what was hashed, by the caller
             args += ["--ignore-times", "--no-check-dest"] if not aside else ["--ignore-times"]
             args += ["--backup-dir", aside] if aside else []
             self._rclone.run(*args, progress=progress, total=total, many=True)

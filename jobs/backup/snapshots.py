@@ -169,6 +169,11 @@ def write(store: Store, made: Snapshot, cache: Path) -> None:
             old.unlink(missing_ok=True)
 
 
+def remembered(cache: Path) -> bool:
+    """Say whether this machine has put a snapshot into that place before."""
+    return any(cache.glob(f"*{_SUFFIX}"))
+
+
 def drop(store: Store, name: str) -> None:
     """Delete a snapshot's manifest."""
     store.delete(name + _SUFFIX)

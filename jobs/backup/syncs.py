@@ -113,8 +113,11 @@ def sync(plan: Plan, one: Sync, ports: Ports) -> Outcome:
     for copy in one.to:
         form = mirroring if mirrors(one.source, copy) else packs
         try:
+            accepted = (private / ACCEPTED).exists()
             with opened(plan, one, copy, ports) as place:
-                done = form.bring(plan, one, place, ports, accepted=(private / ACCEPTED).exists())
+                if not accepted:
+                    _familiar(place)
+                done = form.bring(plan, one, place, ports, accepted=accepted)
                 place.suspect(())
         except BackupError as error:
             problems.append(str(error))
@@ -167,6 +170,16 @@ def opened(
             yield place
     finally:
         store.close()
+
+
+def _familiar(place: Place) -> None:
+    """Refuse a place that lost all that it had: it may not be mounted. Raises `NotComplete`."""
+    if not place.names and snapshots.remembered(place.private):
+        raise NotComplete(
+            f"{place.copy.target.url} holds none of the versions that it had, so nothing was "
+            "copied: is it mounted? If that is right: aion backup accept, with the names of the "
+            "backup and of this sync"
+        )
 
 
 def guard(one: Sync, last: Snapshot | None, found: Iterable[str], *, accepted: bool) -> None:
