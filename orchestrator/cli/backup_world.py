@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import shutil
 import sys
@@ -16,6 +17,7 @@ from orchestrator.errors import AionError
 BACKEND, SHOP = "alpha", "shop"
 DATABASE_S = 60.0
 VERB_S = 60.0
+STOP_DATABASE_S = 20.0
 _SHOP = """
 create table customer (id int primary key, name text not null);
 create table message (id int primary key, customer int references customer, text text);
@@ -162,6 +164,14 @@ encrypt = {{ recipient = "{self._recipient}" }}
         """Start the daemon on what is there now."""
         await self._start_daemon()
         self._back.set()
+
+    async def _remove(self) -> None:
+        """Let the server stop first: killed, it would be left running, for it is not our child."""
+        if (database := self.running.get("database")) is not None and database.returncode is None:
+            database.terminate()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(database.wait(), STOP_DATABASE_S)
+        await super()._remove()
 
     async def ended(self, name: str) -> int:
         """Wait until a part ends; the daemon's end counts only if the story did not want it."""

@@ -30,10 +30,9 @@ def main(words: list[str]) -> int:
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's is for the demo to pass on
     try:
-        with own_server(ANY, Path(words[0])) as dsn:
+        with suppress(KeyboardInterrupt), own_server(ANY, Path(words[0])) as dsn:
             _say({"dsn": dsn})
-            with suppress(KeyboardInterrupt):
-                sys.stdin.buffer.read()
+            sys.stdin.buffer.read()
     except ToolMissing:
         _say({"problem": MISSING})
         return 1
