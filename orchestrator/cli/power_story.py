@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
@@ -14,7 +13,6 @@ from orchestrator.cli.power_world import HOME, LIMIT, RENTED, RESERVE, SPOT, Pow
 from orchestrator.cli.story import Expected, Missed, Story
 from orchestrator.cli.watch import Watch, active
 
-LOOK_S = 0.2
 USD = f"{RENTED.name}:usd"
 
 
@@ -36,11 +34,11 @@ class Powering(Story):
     async def steps(self) -> AsyncIterator[Expected]:
         """Yield what is expected next, having done what should bring it about."""
         text = f"nobody serves, so the cheapest that may be started is: {SPOT.name}"
-        await self._until("cheapest", text, self._logged("power_start", SPOT.name), 30.0)
+        await self.until("cheapest", text, self._logged("power_start", SPOT.name), 30.0)
         text = f"none is free there; {RESERVE.name}, the next of its tier, is started"
-        await self._until("stockout", text, self._logged("power_start", RESERVE.name), 30.0)
+        await self.until("stockout", text, self._logged("power_start", RESERVE.name), 30.0)
         text = f"the answer of that start is lost: nobody knows whether {RESERVE.name} runs"
-        await self._until("lost", text, self._logged("power_unknown", RESERVE.name), 30.0)
+        await self.until("lost", text, self._logged("power_unknown", RESERVE.name), 30.0)
         text = f"its provider is asked first: it does, so it is not repeated; {RESERVE.name} serves"
         yield Expected("found", text, lambda sight: active(sight) == RESERVE.name, 40.0)
         self._once(RESERVE.name)
@@ -51,7 +49,7 @@ class Powering(Story):
         self.tell.did(f"{HOME} is switched on, which costs nothing", step="switch on")
         yield Expected("home", f"{HOME} is preferred, and serves", moved, 40.0)
         text = f"{RESERVE.name}, idle now, is stopped"
-        await self._until("idle", text, self._off(RESERVE.name), 40.0)
+        await self.until("idle", text, self._off(RESERVE.name), 40.0)
         moved = self.newly(RENTED.name)
         await self._cloud.kill(HOME)
         self.tell.did(f"{HOME} is dead, and nothing on credit is free", step="kill home")
@@ -59,8 +57,8 @@ class Powering(Story):
         yield Expected("paid", text, moved, 40.0)
         await self.ask()
         text = f"its budget is spent: {RENTED.name} is stopped though nobody else serves"
-        await self._until("spent", text, self._off(RENTED.name), 60.0)
-        await self._until("told", "the operator is told", self._is_told, 20.0)
+        await self.until("spent", text, self._off(RENTED.name), 60.0)
+        await self.until("told", "the operator is told", self._is_told, 20.0)
         self._once(RENTED.name)
         await self._show_receipt()
 
@@ -78,7 +76,7 @@ class Powering(Story):
             return same and bool(power.get("confirmed_at"))
 
         text = f"started again, it asks how things are and goes on with {before['launch']}"
-        await self._until("adopted", text, adopted, 40.0)
+        await self.until("adopted", text, adopted, 40.0)
         self._once(RESERVE.name)
         if self._cloud.process(RESERVE.name) != pid:
             raise Missed(f"{RESERVE.name} is another machine than before")
@@ -109,18 +107,6 @@ class Powering(Story):
                 self.tell.note(text)
 
     # ── what the daemon knows ───────────────────────────────────────────────────────────────────
-
-    async def _until(
-        self, step: str, text: str, true: Callable[[], Awaitable[bool]], deadline_s: float
-    ) -> None:
-        """Wait for what discovery does not tell."""
-        try:
-            async with asyncio.timeout(deadline_s):
-                while not await true():  # noqa: ASYNC110 - its API has to be asked again
-                    await asyncio.sleep(LOOK_S)
-        except TimeoutError:
-            raise Missed(f"{step} was not observed within {deadline_s:g} s: {text}") from None
-        self.observed(text, step)
 
     def _logged(self, action: str, name: str) -> Callable[[], Awaitable[bool]]:
         async def true() -> bool:

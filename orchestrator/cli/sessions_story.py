@@ -19,7 +19,6 @@ from orchestrator.cli.story import Expected, Missed, Story
 from orchestrator.cli.watch import Watch, active
 
 ASK_EVERY_S = 0.1
-LOOK_S = 0.2
 
 
 class Sessions(Story):
@@ -54,15 +53,15 @@ class Sessions(Story):
         self.tell.did(f"the cell of {NOTEBOOK} is run", step="run", pid=self._boxes.pid(NOTEBOOK))
         moved = self.newly(NOTEBOOK)
         yield Expected("promoted", f"{NOTEBOOK} proved itself, is preferred and serves", moved, 30)
-        await self._until("idle", f"{MACHINE}, idle now, is stopped", self._is_off, 40.0)
+        await self.until("idle", f"{MACHINE}, idle now, is stopped", self._is_off, 40.0)
         await self._steal()
-        await self._until(
+        await self.until(
             "warned", f"the operator is warned that {NOTEBOOK} ends", self._is_warned, 60.0
         )
         moved = self.newly(MACHINE)
         text = f"before that end aion starts {MACHINE} again, and traffic moves"
         yield Expected("followed", text, moved, 60.0)
-        await self._until("drained", f"{NOTEBOOK} is drained and over", self._is_over, 60.0)
+        await self.until("drained", f"{NOTEBOOK} is drained and over", self._is_over, 60.0)
         self._asking.cancel()
         if self._refused:
             raise Missed(
@@ -97,7 +96,7 @@ class Sessions(Story):
         self.observed(text, "stolen elsewhere")
         here = await self._register(self._boxes.url)
         self._refusal(here, httpx.codes.CREATED)
-        await self._until(
+        await self.until(
             "stolen here", "the thief's host is asked to prove itself", self._is_told, 20
         )
         if active(self.watch.now) != NOTEBOOK:
@@ -128,16 +127,6 @@ class Sessions(Story):
             raise Missed(f"the thief was answered {reply.status_code}, not {wanted}: {reply.text}")
 
     # ── what the daemon knows ───────────────────────────────────────────────────────────────────
-
-    async def _until(self, step: str, text: str, true: Any, deadline_s: float) -> None:
-        """Wait for what discovery does not tell."""
-        try:
-            async with asyncio.timeout(deadline_s):
-                while not await true():  # noqa: ASYNC110 - its API has to be asked again
-                    await asyncio.sleep(LOOK_S)
-        except TimeoutError:
-            raise Missed(f"{step} was not observed within {deadline_s:g} s: {text}") from None
-        self.observed(text, step)
 
     async def _is_off(self) -> bool:
         power = (await self._backend(MACHINE)).get("power") or {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from orchestrator.errors import AionError
 
 SERVICE = "chat"
 ASK_S = 10.0
+LOOK_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,19 @@ class Story(ABC):
         if epoch > self._epoch and (reason := await self._reason()):
             self.tell.note(f"why: {reason}")
         self._epoch = epoch
+
+    async def until(
+        self, step: str, text: str, true: Callable[[], Awaitable[object]], deadline_s: float
+    ) -> None:
+        """Wait for what discovery does not tell; `true` asks for it. Raises Missed."""
+        deadline_s *= self._patience
+        try:
+            async with asyncio.timeout(deadline_s):
+                while not await true():  # noqa: ASYNC110 - an API has to be asked again
+                    await asyncio.sleep(LOOK_S)
+        except TimeoutError:
+            raise Missed(f"{step} was not observed within {deadline_s:g} s: {text}") from None
+        self.observed(text, step)
 
     def observed(self, text: str, step: str) -> None:
         """Tell of a step that discovery does not show."""
