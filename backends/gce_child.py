@@ -363,6 +363,7 @@ def _of_instances(cloud: Compute, wish: Wish) -> Iterator[Found]:
         try:
             raw = cloud.instance(zone, name)
             allowed = cloud.may(zone, name, list(WAKING))
+            cloud.last_operations(zone, raw.self_link)
         except Trouble as trouble:
             text = f"there is no instance {where}" if trouble.gone else trouble.detail
             yield False, text, _remedy(trouble)

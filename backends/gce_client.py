@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import Any, Final
@@ -33,6 +34,7 @@ SCOPES: Final = ("https://www.googleapis.com/auth/compute",)
 API: Final = "https://compute.googleapis.com"
 READ_S, WRITE_S, SETTLE_S = 15.0, 25.0, 20.0
 LINKS: Final = "https://www.googleapis.com/compute/v1"
+_REQUEST: Final = re.compile(r"^[A-Z]+ https?://\S+: ")  # what the library writes before a message
 PREEMPTED: Final = "compute.instances.preempted"
 
 
@@ -248,11 +250,15 @@ class Compute:
 
     def settle(self, zone: str, operation: Any, within_s: float = SETTLE_S) -> None:
         """Wait until a small operation is over. Raises what it failed by, or that it lasts."""
-        if not self.over(zone, operation, within_s):
+        if not self.over(zone, operation, within_s, strict=True):
             raise Trouble(Snag.TRANSIENT, f"{operation.operation_type} takes too long")
 
-    def over(self, zone: str, operation: Any, within_s: float) -> bool:
-        """Wait for an operation, so long at most, and say whether it is over."""
+    def over(self, zone: str, operation: Any, within_s: float, *, strict: bool = False) -> bool:
+        """Wait for an operation, so long at most, and say whether it is over.
+
+        Raises what it failed by; with `strict` also that we may not look at it, which says nothing
+        of the operation itself.
+        """
         if operation.status != gce.Operation.Status.DONE:
             try:
                 operation = self._ask(
@@ -262,12 +268,14 @@ class Compute:
                     zone=zone,
                     operation=operation.name,
                 )
-            except Trouble:
+            except Trouble as trouble:
+                if strict and trouble.snag is Snag.DENIED:
+                    raise
                 return False
         if operation.status != gce.Operation.Status.DONE:
             return False
-        if trouble := why_failed(operation):
-            raise trouble
+        if (failed := why_failed(operation)) is not None:
+            raise failed
         return True
 
     # ── what may be done ────────────────────────────────────────────────────────────────────────
@@ -349,7 +357,7 @@ def _read(error: exceptions.GoogleAPICallError, *, writes: bool) -> Trouble:
     return gce_words.refused(
         int(error.code or 500),
         [one for one in reasons if one],
-        str(error.message),
+        _REQUEST.sub("", str(error.message)),
         writes=writes,
         retry_after_s=float(wait) if wait.isdigit() else None,
     )

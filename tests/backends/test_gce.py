@@ -95,6 +95,7 @@ def test_why_a_start_failed_is_told_apart(what, snag, words):
         assert report.snag is snag
         assert words in report.detail
         assert report.detail.startswith(f"{ZONE}: ")
+        assert "http://127" not in report.detail, "what Google says, and not how it was asked"
         assert running(google) == {}
         assert (report.retry_after_s == 3600.0) == (snag is Snag.QUOTA)
 
@@ -139,6 +140,30 @@ def test_what_is_lost_before_the_start_is_no_lost_start(call, what):
         await began(google, one, max_run_s=3600.0)
 
     story(play, faults=[(call, what)])
+
+
+def test_labels_and_limits_are_waited_for_before_it_is_started():
+    async def play(google, one):
+        google.small_s = 0.05
+        await began(google, one, max_run_s=3600.0)
+        order = calls(google, "setScheduling", "setLabels", "wait", "start")
+        assert order[:5] == ["setScheduling", "wait", "setLabels", "wait", "start"]
+
+    story(play)
+
+
+@pytest.mark.parametrize(("small_s", "snag"), [(0.05, Snag.DENIED), (0.0, Snag.NONE)])
+def test_who_may_not_look_at_operations_is_told_before_a_start_and_not_misled_after_it(
+    small_s, snag
+):
+    async def play(google, one):
+        google.small_s = small_s
+        report = await one.start(Launch(LABEL))
+        assert report.snag is snag
+        google.settle()
+        assert len(google.alive()) == (snag is Snag.NONE)
+
+    story(play, faults=[("wait", "denied", 9)])
 
 
 def test_nobody_there_at_all_did_nothing():
@@ -849,6 +874,7 @@ def test_doctor_names_an_account_on_trial():
     [
         ({"faults": [("get", "disabled")]}, "not enabled"),
         ({"instance": f"{ZONE}/gone"}, "there is no instance"),
+        ({"faults": [("operations", "denied")]}, "compute.instances.start"),
         ({"template": True, "faults": [("template", "denied")]}, "compute.instances.start"),
     ],
 )

@@ -216,11 +216,12 @@ class Fault:
 
 @dataclass
 class Google:
-    """One project. `boot_s`, `stop_s`: how long that takes; `late_s`: until a failure shows."""
+    """One project. `boot_s`, `stop_s`: how long that takes; `late_s`: until a failure shows; `small_s`: labels and limits."""
 
     boot_s: float = 0.02
     stop_s: float = 0.02
     late_s: float = 0.0
+    small_s: float = 0.0
     address: str = ""
     skipped_s: float = 0.0
     machines: dict[tuple[str, str], dict] = field(default_factory=dict)
@@ -692,7 +693,7 @@ class Google:
                 locationType="header",
             )
         one["labels"] = self._labels(body["labels"])
-        return self.operation(one["_zone"], "setLabels", one["selfLink"])
+        return self.operation(one["_zone"], "setLabels", one["selfLink"], ends_s=self.small_s)
 
     def _scheduling(self, given: dict) -> dict:
         self._body(given, SCHEDULING)
@@ -717,7 +718,7 @@ class Google:
         one = self._found(request)
         self._unready(one, *STOPPED)
         one["scheduling"] = self._scheduling(body)
-        return self.operation(one["_zone"], "setScheduling", one["selfLink"])
+        return self.operation(one["_zone"], "setScheduling", one["selfLink"], ends_s=self.small_s)
 
     def _insert(self, request, body, failure):
         self._query(request, "requestId", "sourceInstanceTemplate")
