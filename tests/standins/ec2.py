@@ -27,6 +27,12 @@ from tests.standins.rest import Fault
 ACCOUNT = {"key": "AKIAIOSFODNN7EXAMPLE", "secret": "s3cret-0123456789"}
 REGION = "eu-west-1"
 NODE = "gpu-1"
+# However this process ends, moto's does then too: its stdin is closed.
+WITH_PARENT = (
+    "import os, sys, threading;"
+    " threading.Thread(target=lambda: (sys.stdin.buffer.read(), os._exit(0)), daemon=True).start();"
+    " from moto.server import main; main(sys.argv[1:])"
+)
 # Libcloud signs in the query, from which moto does not learn which service it is to be.
 SCOPE = {
     "Authorization": f"AWS4-HMAC-SHA256 Credential={ACCOUNT['key']}/20270101/{REGION}/ec2/aws4_request"
@@ -61,8 +67,9 @@ def moto() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    argv = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    argv = [sys.executable, "-c", WITH_PARENT, "-H", "127.0.0.1", "-p", str(port)]
+    quiet = subprocess.DEVNULL
+    server = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet)
     atexit.register(server.send_signal, signal.SIGKILL)
     return f"http://127.0.0.1:{port}"
 
