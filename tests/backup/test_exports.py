@@ -190,6 +190,26 @@ def test_a_new_machine_that_cannot_read_every_store_exports_nothing_and_says_why
     assert [r["id"] for r in rows(tmp_path / "s2")] == [1, 2, 3]
 
 
+def test_a_store_that_may_know_better_and_is_down_does_not_bring_rows_back(
+    dsn: str, tmp_path: Path
+) -> None:
+    def down(operation: str, name: str) -> None:
+        raise StoreUnreachable("no answer")
+
+    clock = HandClock()
+    one = only(dsn, tmp_path, "s1", "s2")
+    assert run(one, ports(clock)).ok
+    add(dsn, "three")
+    assert run(one, ports(clock)).ok
+    for path in (tmp_path / "s1/exports/main/chat").glob("000000002*"):
+        path.unlink()
+    add(dsn, "four")
+    assert run(one, ports(clock, down, "s2")).more[0].said == "1 rows in part 3"
+    assert run(one, ports(clock)).ok
+    for store in ("s1", "s2"):
+        assert [r["id"] for r in rows(tmp_path / store)] == [1, 2, 3, 4]
+
+
 def test_a_dump_that_fails_costs_no_export_and_an_export_that_fails_no_dump(
     dsn: str, tmp_path: Path
 ) -> None:
