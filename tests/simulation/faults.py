@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from backends.base import Random
+from orchestrator.core.demand import label_start
 from orchestrator.core.events import (
     Acknowledge,
     Command,
@@ -34,7 +35,8 @@ from tests.simulation.human import Human
 from tests.simulation.machine import Machine
 from tests.simulation.notebooks import Notebook
 from tests.simulation.phone import Line
-from tests.simulation.provider import Temper
+from tests.simulation.provider import THEIRS, Temper
+from tests.simulation.virtual import EPOCH
 from tests.simulation.world import Mode
 from tests.simulation.zone import Ill
 
@@ -255,7 +257,7 @@ def _suspended(faults: Faults, _lasts_s: float) -> None:
 
 def _clock_stepped(faults: Faults, lasts_s: float) -> None:
     machine = faults.m
-    machine.step_wall_clock(faults.pick((-3600.0, -60.0, 60.0, 3600.0)))
+    machine.step_wall_clock(faults.pick((-6 * HOUR_S, -HOUR_S, -60.0, 60.0, HOUR_S, 6 * HOUR_S)))
     faults.ends(lasts_s, lambda: machine.step_wall_clock(0.0))
 
 
@@ -360,19 +362,49 @@ def _away(faults: Faults, _lasts_s: float) -> None:
     faults.m.kill()
 
 
+def _away_while_billing(faults: Faults, _lasts_s: float) -> None:
+    """We are away for hours, and what we had started goes on."""
+    if faults.m.cloud.running:
+        faults.m.cloud.seen["we were away"] += 1
+        faults.m.away_until = faults.m.time.true + min(4 * HOUR_S, faults.left_s)
+        faults.m.kill()
+
+
 # ── what is rented ──────────────────────────────────────────────────────────────────────────────
 
 
 def _provider_ill(faults: Faults, lasts_s: float) -> None:
     cloud = faults.m.cloud
     cloud.become(faults.pick(tuple(one for one in Temper if one is not Temper.WELL)))
+    if faults.random.random() < 0.25:
+        lasts_s = faults.left_s  # for hours, in a long phase
     faults.ends(lasts_s, lambda: cloud.become(Temper.WELL))
 
 
 def _taken_away(faults: Faults, _lasts_s: float) -> None:
-    """Its provider wants a machine back."""
-    for one in faults.m.cloud.running:
-        faults.m.cloud.end(one, "it was taken away")
+    """Its provider wants a machine back, or somebody deletes it by hand."""
+    cloud, why = faults.m.cloud, faults.pick(("taken away", "deleted by hand"))
+    for one in cloud.running:
+        cloud.seen[why] += 1
+        cloud.end(one, f"it was {why}")
+
+
+def _orphaned(faults: Faults, _lasts_s: float) -> None:
+    """We go on from an older database, and what had been started since is not in it."""
+    cloud, m = faults.m.cloud, faults.m
+    if not cloud.running:
+        number = int(EPOCH + m.time.true - 600.0 * (1.0 + faults.random.random()))
+        label = f"{label_start('sim', plans.RENTED)}{number}"
+        cloud.turn_up(label, lasts_s=HOUR_S * (0.5 + 2.0 * faults.random.random()))
+        cloud.seen["an orphan"] += 1
+        m.kill()
+
+
+def _shared(faults: Faults, _lasts_s: float) -> None:
+    """Another orchestrator uses the same account."""
+    cloud = faults.m.cloud
+    cloud.turn_up(f"{THEIRS}{1 + len(cloud.machines)}", lasts_s=HOUR_S * faults.random.random())
+    cloud.seen["another's"] += 1
 
 
 def _power_ordered(faults: Faults, _lasts_s: float) -> None:
@@ -410,4 +442,7 @@ KINDS = (
     Kind("a machine is taken away", 1.0, 0.0, _taken_away, rented=True),
     Kind("the operator starts or stops one", 1.5, 0.0, _power_ordered, rented=True),
     Kind("killed at the provider's door", 1.5, 0.0, _provider_kills, rented=True),
+    Kind("an orphan", 0.5, 0.0, _orphaned, rented=True),
+    Kind("somebody else's machine", 0.5, 0.0, _shared, rented=True),
+    Kind("we are away while it bills", 0.4, 0.0, _away_while_billing, rented=True),
 )

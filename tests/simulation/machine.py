@@ -186,6 +186,7 @@ class Machine:
         self.in_doubt = False  # the last life was killed while it committed something
         self._folder = folder
         self._home = folder / "life1"
+        self._copy, self._restores = folder / "copy", False
         self._home.mkdir(parents=True)
         self._dead = False
         self._loop: VirtualLoop | None = None
@@ -288,9 +289,8 @@ class Machine:
         self.in_doubt = store is not None and store.under_way is not None
         before, self._home = self._home, self._folder / f"life{self.lives + 1}"
         self._home.mkdir()
-        for file in before.iterdir():
-            if file.name in KEPT:
-                shutil.copyfile(file, self._home / file.name)
+        self._take(self._copy if self._restores else before, self._home)
+        self._restores = False
         loop.freeze()
         tasks = asyncio.all_tasks(loop)
         for task in tasks:
@@ -307,6 +307,12 @@ class Machine:
         loop.close()
         shutil.rmtree(before)
 
+    @staticmethod
+    def _take(of: Path, to: Path) -> None:
+        for file in of.iterdir():
+            if file.name in KEPT:
+                shutil.copyfile(file, to / file.name)
+
     # ── what can happen to it ───────────────────────────────────────────────────────────────────
 
     def boundary(self, kind: str) -> None:
@@ -322,6 +328,17 @@ class Machine:
         """Kill the process where it stands."""
         if self._loop is not None and not self._dead:
             raise Killed("between two steps")
+
+    def back_up(self) -> None:
+        """Keep a copy of the database as it is now."""
+        self._copy.mkdir()
+        self._take(self._home, self._copy)
+
+    def restore(self) -> None:
+        """Kill the process; the next life begins with that copy."""
+        self.trace.tell("machine", "an older copy of the database is restored")
+        self._restores = True
+        self.kill()
 
     def stop(self) -> None:
         """Stop the process in good order."""

@@ -1,8 +1,9 @@
 """What providers truly have running, what they truly count of it, and what they say of both.
 
 A rented machine is started and stopped by the programs of the kind `command`: it queues, boots, is
-taken away, and is ended by its provider after `max_run_s`. Programs fail, hang, and carry out what
-nobody hears of. Figures of what is used lag, jump back and disagree.
+taken away, and is ended by its provider after `max_run_s`, where that is heeded. Programs fail,
+hang, and carry out what nobody hears of. Machines of ours turn up that nobody knows of any more, and
+somebody else's run in the same account. Figures of what is used lag, jump back and disagree.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from collections import Counter as Tally
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from backends.base import Ended, Random
 from orchestrator.errors import ChildTimedOut
@@ -25,7 +28,12 @@ DAY_S = 86400.0
 UNLISTED_S = 20.0  # for which a provider's list may not have what it took
 STOPS_S = 20.0  # the longest that going off takes
 NEVER_UP_S = math.inf
-OLDEST_S = 2700.0  # what a provider says is never older than this
+OLDEST_S = 2700.0  # what a provider says is never older than this …
+SLOW_S = 24 * 3600.0  # … but where its books are slow: then it is always as old
+PLACES = ("a", "b", "c")  # where it has machines; asked in this order
+LONG_QUEUE = 0.2  # of starts that wait for 5 to 40 minutes
+THEIRS = "aion-other-gpu-"  # what another orchestrator calls its machines in the same account
+BUSY_AGAIN_S = 240.0  # the longest for which it asks to be left alone
 
 
 class Temper(StrEnum):
@@ -38,14 +46,20 @@ class Temper(StrEnum):
     FULL = "full"
     DENIES = "denies"
     SPENT = "spent"
+    BUSY = "busy"  # 429, whatever it is asked
+    EXPIRED = "expired"  # our key: nothing can be asked
 
 
 REFUSALS = {Temper.DOWN: 75, Temper.FULL: 69, Temper.DENIES: 77, Temper.SPENT: 73}
+ALWAYS = {Temper.DOWN: 75, Temper.BUSY: 75, Temper.EXPIRED: 77}  # to whatever it is asked
 
 
 @dataclass
 class Rented:
-    """One machine, as it truly is. Times are true; `on_at`: it counts from then, None: it waits."""
+    """One machine, as it truly is. Times are true; `on_at`: it counts from then, None: it waits.
+
+    `orphan`: it was not started by this daemon's database, but by what a later one knew.
+    """
 
     label: str
     asked_at: float
@@ -53,12 +67,21 @@ class Rented:
     up: bool = False
     off_at: float | None = None
     going: bool = False
+    orphan: bool = False
+
+    @property
+    def ours(self) -> bool:
+        """Whether its label is one of ours."""
+        return not self.label.startswith(THEIRS)
 
 
 class Cloud:
     """The provider of the one backend that is rented.
 
-    `machines`: all that ever were; `unlucky`: machines come up late or never, or wait in a queue.
+    `machines`: all that ever were, `theirs` included; `unlucky`: machines come up late or never, or
+    wait in a queue, or there is none. `sold_out` by place: the hours of the day (from, for how many)
+    in which that is so. `lists_all`: it shows others' too where ours are asked for. `seen`: what
+    happened how often.
     """
 
     def __init__(self, world: World) -> None:
@@ -67,26 +90,53 @@ class Cloud:
         self.temper = Temper.WELL
         self.ill_until = 0.0
         self.unlucky = False
-        self.refused = 0
-        self.limits = True  # it ends by itself what it was told to
+        self.heeds = self.limits = True  # it is said to end what it was told to; it does
+        self.lists_all = False
+        self.sold_out: dict[str, tuple[float, float]] = {}
+        self.touched: list[str] = []  # machines of others that we stopped
+        self.seen: Tally[str] = Tally()
 
     @property
     def running(self) -> list[Rented]:
-        """What is not off, oldest first."""
-        return [one for one in self.machines if one.off_at is None]
+        """What of ours is not off, oldest first."""
+        return [one for one in self.machines if one.off_at is None and one.ours]
+
+    @property
+    def theirs(self) -> list[Rented]:
+        """What of others is not off."""
+        return [one for one in self.machines if one.off_at is None and not one.ours]
 
     def become(self, temper: Temper) -> None:
         """Change how it is."""
         self.trace.tell("world", f"the provider: {temper}")
         self.temper, self.ill_until = temper, self.time.true
 
-    def used_s(self, *, since: float = 0.0) -> float:
-        """Add up for how long machines were on; two at once cost twice."""
+    def used_s(self, *, orphans: bool = False) -> float:
+        """Add up for how long machines of ours were on, or orphans only; two at once cost twice."""
         now, total = self.time.true, 0.0
         for one in self.machines:
-            if one.on_at is not None:
-                total += max(0.0, (one.off_at or now) - max(one.on_at, since))
+            if one.on_at is not None and one.ours and (one.orphan or not orphans):
+                total += (one.off_at or now) - one.on_at
         return total
+
+    def place(self) -> str | None:
+        """Name the first place that has a machine now."""
+        if not self.unlucky:
+            return PLACES[0]
+        hour = (EPOCH + self.time.true) % DAY_S / 3600.0
+        for place in PLACES:
+            begins, lasts = self.sold_out.get(place, (0.0, 0.0))
+            if (hour - begins) % 24.0 >= lasts:
+                return place
+        return None
+
+    def turn_up(self, label: str, *, lasts_s: float) -> None:
+        """Have a machine run that nobody here started: an earlier one of ours, or somebody else's."""
+        one = Rented(label, self.time.true - UNLISTED_S, self.time.true, up=True, orphan=True)
+        self.machines.append(one)
+        self.trace.tell("provider", f"{label} runs")
+        self.time.after(lasts_s, lambda: self.end(one, "its time is over"))
+        self._judge()
 
     # ── what it does ────────────────────────────────────────────────────────────────────────────
 
@@ -100,8 +150,12 @@ class Cloud:
         self.trace.tell("provider", f"{label} is to run for {max_run_s:.0f} s")
         queue_s = 300.0 * random.random() ** 3 if self.unlucky else 1.0
         boot_s = 20.0 + 100.0 * random.random()
+        if self.unlucky and random.random() < LONG_QUEUE:
+            queue_s = 300.0 + 2100.0 * random.random()
+            self.seen["waited long"] += 1
         if self.unlucky and random.random() < 0.1:
             boot_s = NEVER_UP_S
+            self.seen["never came up"] += 1
 
         def on() -> None:
             if one.off_at is None and not one.going:
@@ -121,8 +175,10 @@ class Cloud:
 
     def stop(self, label: str) -> None:
         """Have what runs under that label go off; "": all."""
-        for one in self.running:
+        for one in (*self.running, *self.theirs):
             if label in ("", one.label) and not one.going:
+                if not one.ours:
+                    self.touched.append(one.label)
                 one.going, one.up = True, False
                 self._judge()
                 after_s = STOPS_S * self.world.random.random()
@@ -136,15 +192,17 @@ class Cloud:
             self._judge()
 
     def _judge(self) -> None:
-        self.world.places[plans.RENTED].gone = not any(one.up for one in self.machines)
+        self.world.places[plans.RENTED].gone = not any(one.up for one in self.running)
         self.world.judge()
 
     def said(self) -> tuple[int, dict[str, str]]:
         """Say how it is: the exit status of `status`, and its last line."""
         late = UNLISTED_S if self.unlucky else 0.0
-        seen = [one for one in self.running if self.time.true - one.asked_at >= late]
+        shown = self.running or (self.theirs if self.lists_all else [])
+        seen = [one for one in shown if self.time.true - one.asked_at >= late]
         if not seen:
             return 3, {}
+        self.seen["showed another's"] += not seen[-1].ours
         one = seen[-1]
         status = 5 if one.going else 4 if one.on_at is None else 0
         return status, {"launch": one.label}
@@ -167,21 +225,30 @@ class Programs:
         await asyncio.sleep(0.1 + 0.9 * cloud.world.random.random())
         temper = cloud.temper
         if self._cut_off() or temper is Temper.HANGS:
+            cloud.seen[f"{argv[1]} not done and not answered"] += 1
             await self._hang(timeout_s)
         status, said = self._done(argv, temper)
         self._boundary("provider did")
         if temper is Temper.LOSES_ANSWERS and argv[1] != "status":
+            cloud.seen[f"{argv[1]} done and not answered"] += 1
             await self._hang(timeout_s)
         return Ended(status, json.dumps(said))
 
-    def _done(self, argv: Sequence[str], temper: Temper) -> tuple[int, dict[str, str]]:
+    def _done(self, argv: Sequence[str], temper: Temper) -> tuple[int, dict[str, Any]]:
         cloud, verb = self._cloud, argv[1]
+        if temper in ALWAYS or (verb == "start" and temper in REFUSALS):
+            cloud.seen[f"{verb} refused: {temper}"] += 1
+            wait_s = BUSY_AGAIN_S * cloud.world.random.random()
+            said = {"problem": "transient", "retry_after_s": wait_s}
+            refusal = {**REFUSALS, **ALWAYS}[temper]
+            return (refusal, said) if temper is Temper.BUSY else (refusal, {})
         if verb == "status":
-            return (1, {}) if temper is Temper.DOWN else cloud.said()
-        if temper is Temper.DOWN or (verb == "start" and temper in REFUSALS):
-            cloud.refused += 1
-            return REFUSALS[temper], {}
+            return cloud.said()
+        if verb == "start" and cloud.place() is None:
+            cloud.seen["sold out everywhere"] += 1
+            return REFUSALS[Temper.FULL], {}
         if verb == "start":
+            cloud.seen["sold out in one place"] += cloud.place() != PLACES[0]
             cloud.start(argv[2], float(argv[3]))
         else:
             cloud.stop(argv[2])
@@ -203,7 +270,7 @@ class Counter:
     def __init__(self, *, daily: bool) -> None:
         self.used: dict[int, float] = defaultdict(float)
         self._daily = daily
-        self._lately: deque[tuple[float, float]] = deque(maxlen=int(OLDEST_S / 60))
+        self._lately: deque[tuple[float, float]] = deque(maxlen=int(SLOW_S / 60))
 
     def window(self, true: float) -> int:
         """Number the period around that time."""
@@ -220,13 +287,19 @@ class Counter:
 
     def before(self, true: float) -> float:
         """Say what it was at an earlier time, or as early as is remembered."""
-        return next((figure for at, figure in self._lately if at >= true), self.now(true))
+        window = self.window(self._lately[-1][0]) if self._lately else 0
+        seen = (figure for at, figure in self._lately if at >= true and self.window(at) == window)
+        return next(seen, self.now(true))
 
 
 class Figures:
-    """What a provider says of one meter, from time to time. It is wrong for less than an hour."""
+    """What a provider says of one meter, from time to time. It is wrong for less than an hour.
 
-    def __init__(self, counter: Counter, random: Random) -> None:
+    `behind_s`: unless its books are slow: then it always says how it was so long ago.
+    """
+
+    def __init__(self, counter: Counter, random: Random, behind_s: float = 0.0) -> None:
+        self.behind_s = behind_s
         self._counter, self._random = counter, random
         self._wrong: Callable[[float, float], float] | None = None
         self._wrong_until = 0.0
@@ -236,6 +309,11 @@ class Figures:
     def said(self, true: float) -> float:
         """Give the next figure."""
         exact = self._counter.now(true)
+        if self.behind_s:
+            behind = self._counter.before(true - self.behind_s)
+            self.told += 1
+            self.low += behind < exact - 1e-9
+            return behind
         if true >= self._wrong_until:
             if self._wrong is not None:  # between two errors it says once how it is
                 self._wrong = None
@@ -250,11 +328,13 @@ class Figures:
         return figure
 
     def _error(self) -> Callable[[float, float], float]:
-        kind, share = int(4 * self._random.random()), self._random.random()
+        kind, share = int(5 * self._random.random()), self._random.random()
         if kind == 0:
             return lambda true, _: self._counter.before(true - OLDEST_S * share)  # it lags
         if kind == 1:
             return lambda _, exact: exact * share  # it jumps back
         if kind == 2:
             return lambda _, exact: exact + 0.2 * share  # it counts more than it will
+        if kind == 3:
+            return lambda _, exact: exact * (0.98 + 0.04 * share)  # it is wrong by a little
         return lambda _, __: 0.0

@@ -316,6 +316,8 @@ class Registry:
         if place.agent is None:  # a start, or having been deaf, renews the lease
             up_since = self._m.up_since or now
             renewed = max(up_since, self._deaf_until)
+            if self._fleet().world.inbound_lost_since is not None and not self._audible():
+                renewed = now  # leases stand still until somebody is heard, and nobody is left
             later_s = max(0.0, renewed + LEASE_S - place.dead_since)
         if tunnels.metered(f"https://{place.host}"):
             session = self._fleet().backends[name].session
@@ -327,6 +329,11 @@ class Registry:
             later_s = max(later_s, min(METERED_S, by_word))
         return later_s
 
+    def _audible(self) -> bool:
+        """Whether there is an agent that could be heard."""
+        runs = self.human.runs if self.human is not None else ()
+        return any(run.lives and not run.lost for run in runs)
+
     def unprovable(self, name: str) -> bool:
         """Whether a backend may be left although it believed to be up: nobody speaks for it."""
         state, place = self._fleet().backends[name], self.place(name)
@@ -335,7 +342,7 @@ class Registry:
         session = state.session
         ending_s = self._fleet().config.backends[name].drain_margin_s + OVER_S
         ends = session is None or (session.ends_at or 0.0) - self._at() < ending_s
-        return ends or place.agent is None or place.dead
+        return ends or place.agent is None or place.dead or place.good_since is None
 
     def provably_well(self, name: str) -> bool:
         """Whether a backend that registers answers the challenge, and did for a while."""

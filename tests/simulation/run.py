@@ -15,6 +15,7 @@ from tests.simulation.faults import HOUR_S, Faults
 from tests.simulation.human import Human
 from tests.simulation.machine import Machine, watch_the_log
 from tests.simulation.monitor import CONVERGED_S, Breach, Monitor
+from tests.simulation.provider import PLACES, SLOW_S, Cloud
 from tests.simulation.virtual import Time
 
 DAY_S = 86400.0
@@ -40,6 +41,7 @@ class Result:
     launches: int = 0
     spent: int = 0  # quotas and budgets that were used up
     misled: int = 0  # figures of providers that were wrong
+    provider: dict[str, int] = field(default_factory=dict)  # what happened there how often
     writes: int = 0
     struck: dict[str, int] = field(default_factory=dict)
     same: bool = True  # a second run, if there was one, gave the same trace
@@ -84,7 +86,9 @@ def _simulate(
     human = Human(machine, notebooks, SeededRandom(seed + 2))
     monitor.registry.human = human
     watch_the_log(monitor.failed)
-    monitor.spending.begin(SeededRandom(seed + 4))
+    monitor.spending.begin(
+        SeededRandom(seed + 4), _character(machine.cloud, SeededRandom(seed + 5))
+    )
     until = days * DAY_S
     _look(machine, monitor)
     human.begin()
@@ -106,8 +110,9 @@ def _simulate(
         notices=len(machine.phone.arrived),
         moves=monitor.moves,
         sessions=monitor.registry.promoted,
-        launches=len(machine.cloud.machines),
+        launches=sum(not one.orphan for one in machine.cloud.machines),
         spent=monitor.spending.spent,
+        provider=dict(machine.cloud.seen),
         misled=sum(one.low + one.high for one in monitor.spending.figures.values()),
         writes=len(machine.zone.writes),
         struck=dict(luck.struck),
@@ -135,11 +140,23 @@ def _limited(
     """Draw quotas for the notebooks of every second seed, and what can be rented for others."""
     if random.random() < 0.5:
         notebooks = [replace(one, quota_h=1.0 + 3.0 * random.random()) for one in notebooks]
-    if random.random() < 0.6:
+    if random.random() < 0.5:
         return notebooks, None
     priority = int(2 + 30 * random.random())
     alone, limit = random.random() < 0.7, 0.5 + 5.0 * random.random() ** 2
     return notebooks, plans.Rented(priority, limit * plans.PER_HOUR_USD, alone)
+
+
+def _character(cloud: Cloud, random: Random) -> float:
+    """Draw what the one who rents machines out is like; returns how far behind its books are."""
+    cloud.heeds = cloud.limits = random.random() < 0.75
+    cloud.lists_all = random.random() < 0.5
+    for place in PLACES:
+        cloud.sold_out[place] = 24.0 * random.random(), 16.0 * random.random()
+    slow = random.random() < 0.4
+    cloud.seen["does not end what it was told to"] += not cloud.limits
+    cloud.seen["its books are slow"] += slow
+    return HOUR_S + (SLOW_S - HOUR_S) * random.random() ** 2 if slow else 0.0
 
 
 def _look(machine: Machine, monitor: Monitor) -> None:
@@ -157,6 +174,8 @@ def _phases(machine: Machine, monitor: Monitor, luck: Faults, until: float) -> N
     at = 120.0
     while True:
         faulty_s = HOUR_S * (0.3 + 1.2 * luck.random.random())
+        if luck.random.random() < 0.12:
+            faulty_s = HOUR_S * (3.0 + 2.0 * luck.random.random())
         calm_s = HOUR_S * (0.1 + 0.9 * luck.random.random())
         ends = at + faulty_s
         if ends > until:

@@ -75,6 +75,7 @@ class Summary:
         self.moves: Counter[str] = Counter()
         self.breaches: Counter[str] = Counter()
         self.struck: Counter[str] = Counter()
+        self.provider: Counter[str] = Counter()
 
     def add(self, result: Result, took_s: float) -> None:
         """Count one seed."""
@@ -94,12 +95,14 @@ class Summary:
         self.moves.update(result.moves)
         self.breaches.update(breach.invariant for breach in result.breaches)
         self.struck.update(result.struck)
+        self.provider.update(result.provider)
         self.broken += bool(result.breaches or not result.same)
 
     def text(self, wall_s: float) -> str:
         """Lay it out."""
         days, speed = self.virtual_s / 86400, self.virtual_s / max(self.cpu_s, 1e-9)
         struck = ", ".join(f"{name} {count:,}" for name, count in self.struck.most_common())
+        provider = ", ".join(f"{name} {count:,}" for name, count in self.provider.most_common())
         moves = ", ".join(f"{count:,} {name}" for name, count in self.moves.items())
         broken = ", ".join(f"{name} {count}" for name, count in self.breaches.items()) or "none"
         return "\n".join(
@@ -108,6 +111,7 @@ class Summary:
                 f"faults: {struck}",
                 f"starts {self.lives:,}, sessions {self.sessions:,}, requests {self.requests:,}, turns {self.checks:,}",
                 f"launches {self.launches:,}, quotas used up {self.spent:,}, wrong figures {self.misled:,}",
+                f"at the provider: {provider}",
                 f"moves: {moves}; DNS changes {self.writes:,}, notices {self.notices:,}",
                 f"the same trace twice: {self.twice} seeds",
                 f"broken promises: {broken}",

@@ -1,4 +1,8 @@
-"""I6: by the provider's own count, no more is used than there is; and nothing ours runs for nobody.
+"""I6, I12 to I14: what is spent by the provider's own count, and what runs there.
+
+I6: no more is used than there is. I12: there are never two launches for one need. I13: nothing of
+ours runs there for ten minutes that we know nothing of, or that nobody needs, while it could be
+found: its provider is well, and so are we. I14: what others run there is never touched.
 
 **A notebook's hours.** It counts, by the calendar's day, while a run of it is on, whoever started it;
 two at once count once, as a session does. aion cannot end a notebook: it can have its agent do so.
@@ -15,7 +19,9 @@ So `used ≤ limit + BLOCK_S + unable`, where
 
 **What a rented machine costs.** Its provider ends it after the `max_run_s` of its start, and that is
 what was left then. So `used ≤ limit`, without any allowance but ROUNDING_S for each start, since
-`max_run_s` is whole seconds.
+`max_run_s` is whole seconds. What an earlier life of ours had started, and a restored database knows
+nothing of, is I13's: its time is allowed for. Where the provider does not heed `max_run_s`, only we
+can end it: then BLOCK_S is allowed as for a notebook, and the time in which nobody could be told.
 """
 
 from __future__ import annotations
@@ -32,7 +38,7 @@ from orchestrator.core.model import Fleet
 from tests.simulation import plans
 from tests.simulation.machine import Machine
 from tests.simulation.notebooks import Notebook
-from tests.simulation.provider import Counter, Figures
+from tests.simulation.provider import Counter, Figures, Temper
 from tests.simulation.registry import Registry
 
 BLOCK_S = 900.0
@@ -71,16 +77,23 @@ class Spending:
         self._hindered: dict[int, float] = {}
         self._spent_since: dict[str, float] = {}
         self._unneeded: dict[str, float] = {}
+        self._unknown: dict[str, float] = {}
+        self._ill_at = float("-inf")
+        self._unended = 0.0  # for how long nobody could end what ran on after the limit
         self._told: set[str] = set()
         self.spent = 0  # times that the daemon said so
 
-    def begin(self, random: Random) -> None:
-        """Have the providers say from now on what they count."""
+    def begin(self, random: Random, behind_s: float = 0.0) -> None:
+        """Have the providers say from now on what they count.
+
+        `behind_s`: the books of the one who rents machines out are so slow.
+        """
         for key, spec in self._m.config.fleet.meters.items():
             if spec.backend is None or spec.rate_per_hour is None:
                 continue
             self.counters[key] = counter = Counter(daily=spec.backend != plans.RENTED)
-            self.figures[key] = Figures(counter, random)
+            late_s = behind_s if spec.backend == plans.RENTED else 0.0
+            self.figures[key] = Figures(counter, random, late_s)
             self._m.time.after(TOLD_EVERY_S * random.random(), partial(self._tell, key, random))
 
     def _tell(self, key: str, random: Random) -> None:
@@ -105,6 +118,7 @@ class Spending:
                 self._count(key, name, counter, now, now - since)
             counter.note(now)
         if plans.RENTED in self._m.world.places:
+            self._judge_spent(now, now - since)
             self._judge_rented(now)
 
     def awake(self) -> None:
@@ -157,39 +171,74 @@ class Spending:
 
     # ── what is rented ──────────────────────────────────────────────────────────────────────────
 
-    def _judge_rented(self, now: float) -> None:
+    def _judge_spent(self, now: float, passed_s: float) -> None:
         cloud, key = self._m.cloud, f"{plans.RENTED}:usd"
-        limit = self._m.config.fleet.meters[key].limit or 0.0
-        allowed_s = ROUNDING_S * len(cloud.machines)
-        over_s = cloud.used_s() - limit / plans.PER_HOUR_USD * HOUR_S - allowed_s
+        limit_s = (self._m.config.fleet.meters[key].limit or 0.0) / plans.PER_HOUR_USD * HOUR_S
+        allowed_s = ROUNDING_S * len(cloud.machines) + cloud.used_s(orphans=True)
+        over_s = cloud.used_s() - limit_s - allowed_s
+        if over_s <= 0:
+            return
+        if not cloud.heeds:
+            able = now - max(self._hindered_at, cloud.ill_until) > REACHED_S
+            if not able or self._away(now):
+                self._unended += passed_s
+            over_s -= BLOCK_S + self._unended
         if over_s > 0:
             self._once("over", "I6", f"{key}: on for {over_s:.0f} s after its budget was spent")
-        running = [one for one in cloud.running if not one.going]
-        if len(running) > 1:
-            labels = ", ".join(one.label for one in running)
-            self._once(labels, "I6", f"two launches for one need: {labels}")
-        for one in running:
-            since = self._unneeded.setdefault(one.label, now)
-            if self._needed(now):
-                self._unneeded[one.label] = now
-            elif now - since > UNNEEDED_S:
-                idle_s = now - since
-                self._once(one.label, "I6", f"{one.label} runs and nobody needs it, {idle_s:.0f} s")
 
-    def _needed(self, now: float) -> bool:
-        """Say whether what is rented has work, or nobody can say that it has none."""
-        m, name = self._m, plans.RENTED
+    def _away(self, now: float) -> bool:
+        """Say whether the provider could not be told anything just now."""
+        m = self._m
+        well = m.cloud.temper is Temper.WELL and not m.world.cut_off(plans.RENTED_FROM)
+        if not well:
+            self._ill_at = now
+        return now - self._ill_at < REACHED_S
+
+    def _judge_rented(self, now: float) -> None:
+        cloud = self._m.cloud
+        running = [one for one in cloud.running if not one.going]
+        launched = [one.label for one in running if not one.orphan]
+        if len(launched) > 1:
+            labels = ", ".join(launched)
+            self._once(labels, "I12", f"two launches for one need: {labels}")
+        for label in cloud.touched:
+            self._once(label, "I14", f"{label} is somebody else's and was stopped")
+        findable, known = self._findable(now), self._known()
+        for one in running:
+            unknown_s = now - self._unknown.setdefault(one.label, now)
+            if not findable or one.label == known:
+                self._unknown[one.label] = now
+            elif unknown_s > UNNEEDED_S:
+                what = f"{one.label} runs and we know nothing of it, {unknown_s:.0f} s"
+                self._once(f"unknown {one.label}", "I13", what)
+            idle_s = now - self._unneeded.setdefault(one.label, now)
+            if not findable or self._needed():
+                self._unneeded[one.label] = now
+            elif idle_s > UNNEEDED_S:
+                self._once(
+                    one.label, "I13", f"{one.label} runs and nobody needs it, {idle_s:.0f} s"
+                )
+
+    def _findable(self, now: float) -> bool:
+        """Say whether whatever runs could be found and ended: we are well, and so is its provider."""
+        m = self._m
         calm_since = self._judge.calm_since(now) if m.up_since is not None else None
-        cut_off = m.world.cut_off(plans.RENTED_FROM)
-        if calm_since is None or now < m.asleep_until or cut_off or m.cloud.temper != "well":
-            return True
-        if min(now - calm_since, now - m.cloud.ill_until) < REACHED_S:
-            return True  # it is just back
+        if calm_since is None or now < m.asleep_until or self._away(now):
+            return False
+        return min(now - calm_since, now - m.cloud.ill_until) >= REACHED_S
+
+    def _known(self) -> str:
+        """Give the label of the launch that the daemon counts as running."""
+        power = self._fleet().backends[plans.RENTED].power if self._m.up_since is not None else None
+        return "" if power is None else power.launch
+
+    def _needed(self) -> bool:
+        """Say whether what is rented has work."""
         fleet = self._fleet()
         return any(
             self._wanted(fleet, service)
             for service, spec in fleet.config.services.items()
-            if name in spec.backends
+            if plans.RENTED in spec.backends
         )
 
     def _wanted(self, fleet: Fleet, service: str) -> bool:

@@ -8,6 +8,21 @@ from tests.simulation.faults import KINDS
 from tests.simulation.seeds import Summary, results, told
 
 SEEDS, DAYS = range(1, 41), 0.5
+AT_THE_PROVIDER = {
+    "an orphan",
+    "another's",
+    "deleted by hand",
+    "its books are slow",
+    "showed another's",
+    "start not done and not answered",
+    "status not done and not answered",
+    "status refused: busy",
+    "status refused: down",
+    "status refused: expired",
+    "stop not done and not answered",
+    "taken away",
+    "waited long",
+}
 
 
 @pytest.mark.timeout(900)
@@ -30,3 +45,4 @@ def test_twenty_days_of_bad_luck_break_no_promise():
     assert summary.launches > 15
     assert summary.spent > 20
     assert summary.misled > 100
+    assert {name for name, count in summary.provider.items() if count} >= AT_THE_PROVIDER

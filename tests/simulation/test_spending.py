@@ -9,11 +9,13 @@ import pytest
 from orchestrator.core.events import Event
 from orchestrator.core.lives import PowerPhase
 from orchestrator.core.meters import MeterState, ProviderSaid
-from orchestrator.core.powering import Start
+from orchestrator.core.powering import Halt, Start
 from tests.simulation import plans, spending
 from tests.simulation.cases import BOOK, Case, judge, sound, unsaid
+from tests.simulation.provider import THEIRS
 from tests.simulation.sabotage import Steps, believe, decide, fleet, keep, once, order, starts
-from tests.simulation.scripted import Act, Rig
+from tests.simulation.scripted import Act, Rig, short_run
+from tests.simulation.virtual import EPOCH
 
 SIX_MINUTES_H = 0.1
 BRIEF = replace(BOOK, quota_h=SIX_MINUTES_H)
@@ -56,6 +58,32 @@ def ends_nothing(rig: Rig) -> None:
     rig.cloud.limits = False
 
 
+def is_not_asked_to(rig: Rig) -> None:
+    rig.cloud.heeds = rig.cloud.limits = False
+
+
+def orphan(rig: Rig) -> None:
+    """We go on from an older database, and what had been started since is not in it."""
+    rig.cloud.turn_up(f"aion-sim-gpu-{int(EPOCH)}", lasts_s=7200.0)
+    rig.kill()
+
+
+def others(rig: Rig) -> None:
+    rig.cloud.lists_all = True
+    rig.cloud.turn_up(f"{THEIRS}1", lasts_s=7200.0)
+
+
+def shows_nothing(rig: Rig) -> None:
+    rig.cloud.said = lambda: (3, {})  # type: ignore[method-assign]
+
+
+def takes_it_for_ours(rig: Rig) -> None:
+    power = fleet(rig).backends[plans.RENTED].power
+    if power is not None and power.phase is PowerPhase.ON:
+        ours = replace(power, launch=f"{THEIRS}1", stray=True)
+        believe(rig, plans.RENTED, power=ours)
+
+
 def takes_it_for_off(rig: Rig) -> None:
     power = fleet(rig).backends[plans.RENTED].power
     if power is not None and power.phase is PowerPhase.STARTING and power.answered:
@@ -93,13 +121,25 @@ CASES = {
         "I6", "s after its budget was spent", ((200.0, is_away),), once(0.5, ends_nothing),
         seconds=900.0, rented=ALONE,
     ),
+    "one that its provider does not end is not ended": Case(
+        "I6", "s after its budget was spent", ((0.5, is_not_asked_to),), forgets("gpu:usd"),
+        seconds=1500.0, rented=ALONE,
+    ),
     "a launch is forgotten": Case(
-        "I6", "two launches for one need:", (), keep(takes_it_for_off),
-        seconds=200.0, rented=ALONE,
+        "I12", "two launches for one need:", (), keep(takes_it_for_off),
+        seconds=200.0, rented=replace(ALONE, limit_usd=5.0), also=("I6",),
     ),
     "an idle one is left running": Case(
-        "I6", "runs and nobody needs it,", ((60.0, order(Start(plans.RENTED))),), keep(never_idle),
+        "I13", "runs and nobody needs it,", ((60.0, order(Start(plans.RENTED))),), keep(never_idle),
         seconds=1200.0, rented=BESIDE,
+    ),
+    "a provider shows nothing of what runs": Case(
+        "I13", "runs and we know nothing of it,", ((60.0, orphan),), once(59.0, shows_nothing),
+        seconds=1200.0, rented=BESIDE,
+    ),
+    "somebody else's machine is taken for ours": Case(
+        "I14", "is somebody else's and was stopped", ((60.0, others),),
+        keep(takes_it_for_ours, since=100.0), seconds=700.0, rented=BESIDE,
     ),
     "a spent one serves on": Case(
         "I6", "is spent and serves,", (), keep(serves_spent, since=60.0),
@@ -115,6 +155,28 @@ def test_a_run_that_nobody_tampered_with_keeps_every_promise(name):
 @pytest.mark.parametrize("name", CASES)
 def test_a_broken_promise_is_named_and_no_other(name):
     judge(CASES[name])
+
+
+def test_what_a_restored_database_knows_nothing_of_is_found_and_ended():
+    script: Steps = (
+        (30.0, lambda rig: rig.back_up()),
+        (60.0, order(Start(plans.RENTED))),
+        (200.0, lambda rig: rig.restore()),
+    )
+    run = short_run(900.0, script=script, rented=BESIDE)
+    lines = "\n".join(what for _, who, what in run.machine.trace.lines if who == "aion")
+    assert "which is ours and was not known" in lines
+    assert run.machine.cloud.running == []
+    assert len(run.machine.cloud.machines) == 1
+    assert run.breaches == []
+
+
+def test_an_order_to_stop_it_does_not_stop_what_somebody_else_runs_there():
+    run = short_run(
+        900.0, script=((60.0, others), (500.0, order(Halt(plans.RENTED)))), rented=BESIDE
+    )
+    assert [one.label for one in run.machine.cloud.theirs] == [f"{THEIRS}1"]
+    assert run.breaches == []
 
 
 def test_everything_that_can_be_said_of_spending_is_said_in_some_case():
