@@ -34,6 +34,7 @@ BOOKED_S = 26 * 3600.0  # what is said of money is up to a day old
 BELIEVED_S = 3600.0  # what may be a mistake is believed when it stands this long
 STEP_S = 30.0  # the wall clock was put forward or back if it moved by more than this
 DRIFT_S = 1.0
+START_SHARE = 0.25  # of a limit that is smaller than four blocks
 PACES = 12  # the learned rate is kept in this many parts
 
 
@@ -143,10 +144,10 @@ def reserve(
 def first_block(state: MeterState, spec: MeterSpec, at: float, wall: float) -> MeterState | None:
     """Reserve what a start needs before anybody is asked for it; None: so much is not left.
 
-    A block that is still open is closed, and paid for until now.
+    A block that is still open is closed, and paid for until now. Of a small limit a quarter does.
     """
     limit = limit_at(spec, wall)
-    size = block_of(spec) if limit is None else min(block_of(spec), limit)
+    size = block_of(spec) if limit is None else min(block_of(spec), limit * START_SHARE)
     return reserve(ran(state, spec, None, at, wall), spec, size, at, wall)
 
 

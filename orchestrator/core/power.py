@@ -446,7 +446,7 @@ def start(draft: Draft, command: Start) -> None:
         draft.answer = Answer(f"{name} is {power.phase.value} already")
         return
     if key := metering.short_of(draft, name):
-        raise Refused(f"too little is left of {key} for a start, which takes a quarter of an hour")
+        raise Refused(f"too little is left of {key} for a start, which takes some ahead")
     put(draft, name, failures=0, retry_at=None)
     launch(draft, name, "the operator said so")
     about = spoken(demand.boot_s(state))

@@ -121,12 +121,13 @@ def test_what_the_last_run_cost_until_now_is_paid_before_the_next_is_set_aside()
     assert reserved(again) == pytest.approx(0.5)
 
 
-def test_a_budget_smaller_than_a_block_is_set_aside_whole():
+def test_of_a_budget_smaller_than_four_blocks_a_quarter_is_enough_for_a_start():
     world = World(two_services({"v": 0.3}))
     cloud = Cloud(world)
     cloud.lives(5, up="b", down="a")
     assert started(cloud) == ["v"]
-    assert reserved(world.fleet.meters["v:usd"]) == pytest.approx(0.3, abs=0.01)
+    turn = next(t for t in world.turns for e in t.effects if isinstance(e, StartBackend))
+    assert reserved(turn.meters["v:usd"]) == pytest.approx(0.3 / 4)
 
 
 def test_its_provider_is_told_to_end_it_when_all_that_is_left_is_spent_and_not_later():
@@ -188,7 +189,7 @@ class Walk:
             key = f"{start.backend}:usd"
             spec, state = world.fleet.config.meters[key], turn.meters[key]
             assert turn.durable
-            assert reserved(state) == pytest.approx(min(block_of(spec), spec.limit))
+            assert reserved(state) == pytest.approx(min(block_of(spec), spec.limit / 4))
             assert start.max_run_s * RATE / 3600 <= usable(state, spec, world.at) + 1e-6
             if power(world, start.backend).why != "the operator said so":
                 self.alone(world, start.backend)
