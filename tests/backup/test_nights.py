@@ -87,12 +87,16 @@ PLANTED = {
 }
 
 
-@pytest.mark.parametrize("name", PLANTED)
-def test_a_run_that_throws_the_last_one_away_is_found_out(
-    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    owner, attribute, change = PLANTED[name]
-    monkeypatch.setattr(owner, attribute, change(getattr(owner, attribute)))
+@pytest.fixture(params=PLANTED)
+def planted(request: pytest.FixtureRequest) -> Iterator[str]:
+    owner, attribute, change = PLANTED[request.param]
+    real = getattr(owner, attribute)
+    setattr(owner, attribute, change(real))
+    yield request.param
+    setattr(owner, attribute, real)
+
+
+def test_a_run_that_throws_the_last_one_away_is_found_out(planted: str, folder: Path) -> None:
     with pytest.raises(Lost, match="I11"):
         for seed in range(1, 200):
             lived(folder, seed)
