@@ -257,18 +257,6 @@ class Sealed(Coded):
 
 
 @dataclass(frozen=True, slots=True)
-class ExportPart(Coded):
-    """One file of JSON lines: its place in the stores, and the span of keys in it."""
-
-    name: str
-    file: str
-    rows: int
-    first: str
-    last: str
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
 class State(Coded):
     """What a dump of aion's own state is of. `revision`: of the tables; `era`: see `core.records`.
 
@@ -308,7 +296,6 @@ class Manifest(Coded):
     tables: tuple[Table, ...] = ()
     timings: Mapping[str, float] = field(default_factory=dict)
     suspicious: str = ""
-    exports: tuple[ExportPart, ...] = ()
     state: State | None = None
     packed: str = ""
     plain_size: int = 0

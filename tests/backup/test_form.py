@@ -18,7 +18,6 @@ from jobs.backup.form import (
     DumpId,
     Encryption,
     Export,
-    ExportPart,
     Manifest,
     Plan,
     Sealed,
@@ -49,7 +48,6 @@ def manifest(**changes) -> Manifest:
         encrypted=Sealed("e" * 16),
         tables=(Table("public", 'odd "; name', 12),),
         timings={"dump_s": 1.5},
-        exports=(ExportPart("chat", "exports/chat/1.jsonl", 3, "1", "3", "f" * 64),),
     )
     return dataclasses.replace(made, **changes)
 
