@@ -32,8 +32,6 @@ REMOVED = "its backend is not configured any more"
 def reconfigured(draft: Draft, event: Reconfigured) -> None:
     """Take a new configuration: new ones are looked at, gone ones are left."""
     old, new = draft.config, event.config
-    if old == new:
-        return  # only secrets may differ, which the core never sees
     draft.config, draft.pools = new, pools(new)
     for name in old.backends.keys() - new.backends.keys():
         power.abandon(draft, name)
@@ -64,7 +62,8 @@ def reconfigured(draft: Draft, event: Reconfigured) -> None:
     seeded = tokens_of(new, draft.fleet.tokens, draft.at)
     draft.tokens.update((key, seeded[key]) for key in seeded.keys() - draft.fleet.tokens.keys())
     metering.reconfigured(draft)
-    draft.note("reconfigured", "", "a new configuration is in force")
+    if old != new:  # only secrets may differ otherwise, which the core never sees
+        draft.note("reconfigured", "", "a new configuration is in force")
 
 
 def _move(draft: Draft, spec: Backend) -> None:
