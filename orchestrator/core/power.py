@@ -98,20 +98,12 @@ def watch(draft: Draft) -> None:
 
 
 def _keep_asking(draft: Draft, name: str) -> None:
-    state = draft.backend(name)
-    power = of(state)
+    power = of(draft.backend(name))
     if draft.isolated_from(draft.config.backends[name]):
         return
-    if draft.at >= power.look_at or _fell_since(state, power, draft.at):
+    if draft.at >= power.look_at:
         put(draft, name, look_at=draft.at + ASK_LOST_S)
         draft.do(AskPower(name))
-
-
-def _fell_since(state: BackendState, power: Power, at: float) -> bool:
-    """Say whether what is on went down and nobody asked its provider since: it may be gone."""
-    if power.phase is not PowerPhase.ON or state.health is not Health.DOWN:
-        return False
-    return (power.confirmed_at or 0.0) < state.since and power.look_at - at > ASK_LOST_S
 
 
 def next_look(power: Power, at: float) -> float:

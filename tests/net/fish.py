@@ -421,8 +421,8 @@ FISH = (
         "nobody asked after a fall",
         "the provider of what goes down is asked at once",
         POWER,
-        "draft.at >= power.look_at or _fell_since(state, power, draft.at)",
-        "draft.at >= power.look_at",
+        "look_at=min(power.look_at, after.since)",
+        "look_at=power.look_at",
         ("power",),
     ),
     Fish(
@@ -504,7 +504,7 @@ FISH = (
         ROTATION,
         "drained(draft, turn.old)",
         "drained(draft, turn.new)",
-        ("rules",),
+        ("power",),
     ),
     # ── what the operator hears ─────────────────────────────────────────────────────────────────
     Fish(
