@@ -8,8 +8,6 @@ import json
 import logging
 import os
 import socket
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
 
@@ -24,6 +22,7 @@ from orchestrator.core.powering import Snag
 from orchestrator.edge.child import clean_environment, run_child
 from orchestrator.errors import ChildFailed
 from tests.backends.gce_world import OTHER_ZONE, PREFIX, ZONE, backend, in_a_thread
+from tests.backends.peak import taken
 from tests.backends.worlds import TableHttp, ports
 from tests.standins import gce
 from tests.standins.gce import Fault, Google, account
@@ -728,27 +727,13 @@ def test_a_child_that_dies_leaves_a_start_lost_and_a_question_unanswered():
     story(play, children=dead)
 
 
-def used(payload):
-    """Run the child by hand; returns what it answered and what it took."""
-    words = [sys.executable, "-P", "-W", "ignore", "-m", "backends.gce_child"]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
-        child.stdin.write(json.dumps(payload).encode() + b"\n")
-        child.stdin.flush()
-        answer = json.loads(child.stdout.read())
-        _, _, usage = os.wait4(child.pid, 0)
-        child.returncode = 0
-    return answer, usage
-
-
 def test_a_start_takes_less_than_200_mb_and_its_request_is_soon_on_its_way():
     async def play(google, one):
         payload = {**wish(one._plan, "start"), "launch": LABEL, "max_run_s": 3600.0}
-        answer, usage = await asyncio.to_thread(used, payload)
+        answer, peak_kb, cpu_s = await asyncio.to_thread(taken, "backends.gce_child", payload)
         assert answer["launch"] == LABEL
-        assert usage.ru_maxrss <= 200 * 1024
-        assert usage.ru_utime + usage.ru_stime <= 4.0, (
-            "of the processor: who else runs is no matter"
-        )
+        assert peak_kb <= 200_000
+        assert cpu_s <= 4.0, "of the processor: who else runs is no matter"
 
     story(play)
 

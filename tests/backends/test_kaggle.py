@@ -19,6 +19,7 @@ from orchestrator.core.lives import PowerPhase
 from orchestrator.core.powering import Snag, Usage
 from orchestrator.edge.child import run_child
 from orchestrator.errors import ChildFailed, ChildTimedOut
+from tests.backends.peak import taken
 from tests.backends.worlds import TableHttp, driver, plan
 from tests.standins.kaggle import AT_ONCE, KEY, QUOTA, SESSIONS, TOKEN, USER, Kaggle
 
@@ -490,17 +491,7 @@ def test_a_child_of_its_own_does_all_of_it_within_its_memory(account):
     report = start(account, children=run_child)
     assert (report.snag, report.launch) == (Snag.NONE, LAUNCH.label)
     one = made(account)
-    payload = json.dumps(kaggle.payload_of(one._plan, "status"))
-    code = (
-        "import json, resource, sys; from backends.kaggle_child import main;"
-        "said = main(json.loads(sys.stdin.readline()));"
-        "print(json.dumps([said, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))"
-    )
-    ran = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], input=payload, capture_output=True,
-        text=True, check=True, timeout=60,
-    )  # fmt: skip
-    said, peak_kb = json.loads(ran.stdout)
+    said, peak_kb, _ = taken("backends.kaggle_child", kaggle.payload_of(one._plan, "status"))
     assert said["launch"] == LAUNCH.label
     assert peak_kb < 200_000
 

@@ -19,6 +19,7 @@ from orchestrator.core.lives import PowerPhase
 from orchestrator.core.powering import Snag
 from orchestrator.edge.child import run_child
 from orchestrator.errors import ChildFailed
+from tests.backends.peak import taken
 from tests.backends.worlds import TableHttp, plan, ports
 from tests.standins.ec2 import ACCOUNT, ERRORS, NODE, Ec2, in_process, planned
 from tests.standins.rest import Fault
@@ -155,20 +156,11 @@ def test_what_a_childs_peak_memory_is():
     async def main():
         async with Ec2() as there:
             given = payload(planned(there), "start", LABEL)
-            code = (
-                "import json, resource, sys; from backends.libcloud_child import main;"
-                " said = main(json.load(sys.stdin)); assert said['snag'] == '', said;"
-                " print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-            )
-            child = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-c", code),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-            )
-            out, _ = await child.communicate(json.dumps(given).encode())
-            return int(out) / 1024
+            return await asyncio.to_thread(taken, "backends.libcloud_child", given)
 
-    assert asyncio.run(main()) < 200.0  # MB
+    answer, peak_kb, _ = asyncio.run(main())
+    assert answer["snag"] == "", answer
+    assert peak_kb < 200_000
 
 
 # ── without a provider ──────────────────────────────────────────────────────────────────────────
