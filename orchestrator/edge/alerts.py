@@ -222,15 +222,20 @@ class Courier:
                 log.warning("notice", id=notice.id, title=text.title, text=text.body)
             self._sent([notice.id for notice in due], "log")
             return
+        ready = self._ready()
         if everywhere:
             await self._send(everywhere, self._settings.channels, "every")
-        now = self._clock.steady()
-        ready = [each for each in self._settings.channels if self._lines[each.name].retry_at <= now]
+            # What just failed on all of them may be their answers alone: the others go out too.
+            ready = self._ready() or ready
         if others and ready:
             if all(notice.severity is not Severity.CRITICAL for notice in others):
                 # One that is thought down proves itself with a message that can wait a little.
                 ready.sort(key=lambda channel: not self._lines[channel.name].told)
             await self._send(others, ready, "first")
+
+    def _ready(self) -> list[Channel]:
+        now = self._clock.steady()
+        return [each for each in self._settings.channels if self._lines[each.name].retry_at <= now]
 
     async def _send(self, notices: list[Notice], channels: Sequence[Channel], mode: str) -> None:
         message = compose(notices, self._settings, self._style())

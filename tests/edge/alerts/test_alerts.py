@@ -268,6 +268,21 @@ def _notifiers() -> list[int]:
     return found
 
 
+def test_an_escalation_that_nobody_confirms_does_not_hold_up_the_others():
+    async def world():
+        children = Scripted("a", "b")
+        it = World(A, B, children=children)
+        async with it.running():
+            it.put("loud", Severity.CRITICAL, everywhere=True)
+            it.put("quiet")
+            await until(lambda: len(children.calls) >= 2, "the other one was not even tried")
+        assert [call["mode"] for call in children.calls[:2]] == ["every", "first"]
+        assert "quiet" in children.calls[1]["title"]
+        assert set(it.outbox) == {"loud", "quiet"}, "what nobody confirmed is kept"
+
+    asyncio.run(world())
+
+
 def test_a_sender_killed_halfway_loses_nothing_and_holds_no_secret_in_sight():
     pids: list[int] = []
 
