@@ -24,10 +24,11 @@ import zstandard
 
 from jobs.backup.codec import Coded
 from jobs.backup.dump import fingerprint, kinds, publish, reread
-from jobs.backup.errors import NoRoom, NotComplete, Replaced, SourceFailed, WrongKey
+from jobs.backup.errors import NoRoom, NotComplete, Replaced, SourceFailed
 from jobs.backup.form import DumpId, Itself, Manifest, Plan, Sealed, State, Table
 from jobs.backup.pipeline import check_room
 from jobs.backup.ports import Clock, Tell, nobody
+from jobs.backup.sealing import seal
 from jobs.backup.stores.base import CHUNK, digests, hash_file
 from jobs.backup.stores.landing import landing
 from orchestrator import __version__
@@ -253,7 +254,7 @@ def _packed(
         proof = _Proof()
         pieces = proof.compressed(_tar(index, texts, database))
         if recipient:
-            _seal(pieces, sink, recipient)
+            seal(_Source(pieces), sink, recipient)
         else:
             for piece in pieces:
                 sink.write(piece)
@@ -360,18 +361,3 @@ class _Source:
             raise
         taken, self._left = self._left[:most], self._left[most:]
         return bytes(taken)
-
-
-def _seal(pieces: Iterator[bytes], sink: _Sink, recipient: str) -> None:
-    import pyrage  # noqa: PLC0415 - only where something is encrypted
-
-    source = _Source(pieces)
-    try:
-        pyrage.encrypt_io(source, sink, [pyrage.x25519.Recipient.from_str(recipient)])
-    except pyrage.RecipientError:
-        raise WrongKey("the recipient is no age public key (age1…)") from None
-    except pyrage.EncryptError:
-        for own in (source.error, sink.error):
-            if own is not None:
-                raise own from None
-        raise

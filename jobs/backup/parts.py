@@ -21,6 +21,7 @@ from jobs.backup.codec import Coded
 from jobs.backup.errors import BadManifest, Corrupt, NoRoom, NotFound, WrongKey
 from jobs.backup.form import MAX_MANIFEST, Sealed
 from jobs.backup.pipeline import check_room
+from jobs.backup.sealing import seal
 from jobs.backup.stores.base import Entry, Store, digests, disagreement, hash_file
 from jobs.backup.stores.landing import landing
 
@@ -218,24 +219,8 @@ def write(
         while piece := reader.read(PIECE):
             writer.write(piece)
     else:
-        _seal(reader, writer, recipient)
+        seal(reader, writer, recipient)
     return Written(writer.size, writer.hashes, reader.size, reader.sha256.hexdigest())
-
-
-def _seal(reader: _Compressed, writer: _Writer, recipient: str) -> None:
-    import pyrage  # noqa: PLC0415 - only where something is encrypted
-
-    try:
-        key = pyrage.x25519.Recipient.from_str(recipient)
-    except pyrage.RecipientError:
-        raise WrongKey("the recipient is no age public key (age1…)") from None
-    try:
-        pyrage.encrypt_io(reader, writer, [key])
-    except pyrage.EncryptError:
-        for own in (reader.error, writer.error):  # it swallows what our own ends raise
-            if own is not None:
-                raise own from None
-        raise
 
 
 class _Compressed:
@@ -325,7 +310,7 @@ def _unsealed(source: BinaryIO, identity: str, path: Path) -> Iterator[BinaryIO]
         raise WrongKey(f"{path.name} is encrypted, and its identity is needed to read it")
     plain = path.with_suffix("")
     try:
-        key = pyrage.x25519.Identity.from_str(identity)
+        key = pyrage.x25519.Identity.from_str(identity.strip())
         with landing(plain) as out:
             pyrage.decrypt_io(source, out, [key])
         with plain.open("rb") as file:

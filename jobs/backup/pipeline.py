@@ -11,12 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
-from jobs.backup.errors import NotComplete, SourceFailed, WrongKey
+from jobs.backup.errors import NotComplete, SourceFailed
 from jobs.backup.form import Table
 from jobs.backup.packing import Packer
 from jobs.backup.ports import Clock
 from jobs.backup.programs import PIECE, Bounds, Patience, Program, check_room
 from jobs.backup.proof import Proof
+from jobs.backup.sealing import seal
 from jobs.backup.stores.base import Progress, digests
 
 __all__ = ["Streamed", "check_room", "stream"]
@@ -74,7 +75,7 @@ def stream(
 
 def _through(flow: _Flow, writer: _Writer, recipient: str) -> None:
     if recipient:
-        _sealed(flow, writer, recipient)
+        seal(flow, writer, recipient)
         return
     while piece := flow.read():
         writer.write(piece)
@@ -83,23 +84,6 @@ def _through(flow: _Flow, writer: _Writer, recipient: str) -> None:
 def _ended(source: Program, bounds: Bounds) -> None:
     if wrong := source.wait(bounds.silence_s):
         raise SourceFailed(f"{source.name} {wrong}")
-
-
-def _sealed(flow: _Flow, writer: _Writer, recipient: str) -> None:
-    import pyrage  # noqa: PLC0415 - only where something is encrypted
-
-    try:
-        key = pyrage.x25519.Recipient.from_str(recipient)
-    except pyrage.RecipientError:
-        raise WrongKey("the recipient is no age public key (age1…)") from None
-    try:
-        pyrage.encrypt_io(flow, writer, [key])
-    except pyrage.EncryptError:
-        # It swallows what our own ends raise.
-        for own in (flow.error, writer.error):
-            if own is not None:
-                raise own from None
-        raise
 
 
 class _Flow:
