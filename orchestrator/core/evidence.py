@@ -113,6 +113,7 @@ def changed(draft: Draft, before: BackendState, after: BackendState) -> None:
     if moved:
         text = f"{after.name} is {after.health.value}: {after.reason}"
         draft.note("health", after.name, text, old=before.health.value, new=after.health.value)
+        power.learn(draft, after.name)
     if moved or _ability(after) != _ability(before):
         draft.touch(after.name)
     if before.canary_at is None and after.canary_at is not None:

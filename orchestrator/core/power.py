@@ -88,7 +88,7 @@ def watch(draft: Draft) -> None:
         return
     for name in names:
         _keep_asking(draft, name)
-        _learn(draft, name)
+        learn(draft, name)
         _keep_hours(draft, name)
     if not draft.world.settled:
         return
@@ -115,8 +115,11 @@ def next_look(power: Power, at: float) -> float:
     return at + (ASK_S if settled and power.answered else ASK_FAST_S)
 
 
-def _learn(draft: Draft, name: str) -> None:
-    """Note that what was started is up, and how long it took; forgive what failed long ago."""
+def learn(draft: Draft, name: str) -> None:
+    """Note that what was started is up, and how long it took; forgive what failed long ago.
+
+    Also at the moment it comes up: one that is lost within the same second was up all the same.
+    """
     state = draft.backend(name)
     power = of(state)
     if power.launch and power.phase in RUNS and state.health is Health.UP:

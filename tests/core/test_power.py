@@ -367,6 +367,22 @@ def test_what_went_off_by_itself_is_started_again_if_it_is_needed():
     assert power(world, "v").failures == 0
 
 
+def test_what_is_lost_in_the_second_in_which_it_came_up_was_started_and_did_not_last():
+    world, cloud = world_of(backend("a"), vm("v"))
+    cloud.lives(35, down="a")
+    assert power(world, "v").answered
+    assert world.fleet.backends["v"].health is Health.DOWN
+    for verdict in [Verdict.OK] * 2 + [Verdict.FAILED] * 3:
+        world.sees("v", verdict)
+    world.give(ControlsAnswered(0, 4, world.at))
+    assert world.fleet.backends["v"].health is Health.DOWN
+    cloud.machines["v"].launch = ""
+    cloud.lives(40, down="a")
+    assert told(world, "power_failed") == []
+    assert len(told(world, "power_lost")) == 1
+    assert len(world.fleet.backends["v"].boots) == 1
+
+
 # ── the daemon dies ─────────────────────────────────────────────────────────────────────────────
 
 
