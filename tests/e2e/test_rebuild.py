@@ -18,7 +18,7 @@ import pytest
 
 from tests.backup.conftest import BINS, pg16
 from tests.backup.worlds import rclone
-from tests.e2e.kit import ROOT, TOKEN, World, _environment, free_port, until
+from tests.e2e.kit import PATIENCE_S, ROOT, TOKEN, World, _environment, free_port, until
 
 __all__ = ["pg16"]
 NOTEBOOK = "notebook-token-0123456789-abcdefghijklmnop"
@@ -98,7 +98,7 @@ def moved(world, folder: Path):
         made.state = folder / "var"
         made.http.close()
         made.port, made.url = world.port, world.url
-        made.http = httpx.Client(base_url=made.url, timeout=3.0)
+        made.http = httpx.Client(base_url=made.url, timeout=PATIENCE_S)
         made.launch()
         made.ready()
         yield made
@@ -199,7 +199,7 @@ def returned(old) -> World:
     text = old.config.read_text()
     old.config.write_text(text.replace(f"127.0.0.1:{old.port}", f"127.0.0.1:{port}"))
     old.port, old.url = port, f"http://127.0.0.1:{port}"
-    old.http = httpx.Client(base_url=old.url, timeout=3.0)
+    old.http = httpx.Client(base_url=old.url, timeout=PATIENCE_S)
     old.launch()
     until(lambda: old.http.get("/healthz").status_code == 200, "it answers")
     return old
