@@ -9,9 +9,9 @@ from typing import Final
 from jobs.backup.exportsql import statement_problem
 from jobs.backup.form import NAME, Copy, Export, Sync
 from jobs.backup.targets import Target
+from orchestrator.settings.backuptables import Backup
 from orchestrator.settings.positions import Path
 from orchestrator.settings.problems import Problem, dotted
-from orchestrator.settings.schema import Backup
 
 _NEEDS: Final = {"gs": "google", "hf": "hub_token"}
 

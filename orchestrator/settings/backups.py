@@ -27,10 +27,10 @@ from jobs.backup.targets import Target
 from jobs.base import BackupSettings
 from orchestrator.errors import ConfigError
 from orchestrator.settings import backupmore, itself
+from orchestrator.settings.backuptables import Backup, BackupNames
 from orchestrator.settings.positions import Path
 from orchestrator.settings.problems import Problem, dotted
 from orchestrator.settings.reading import Reading
-from orchestrator.settings.schema import Backup, BackupNames
 from orchestrator.settings.values import split, written
 
 DAY_S: Final = 86_400.0

@@ -12,11 +12,11 @@ from pathlib import Path as File
 
 from jobs.backup.form import STATE, Copy, Encryption, Itself
 from jobs.base import BackupSettings
+from orchestrator.settings.backuptables import Backup
 from orchestrator.settings.credentials import ADMIN_TOKEN
 from orchestrator.settings.positions import Path
 from orchestrator.settings.problems import Problem, dotted
 from orchestrator.settings.reading import Reading
-from orchestrator.settings.schema import Backup
 
 _OTHERS = ("dsn", "drill_dsn", "drill_canary", "export", "sync", "pg_bin")
 
