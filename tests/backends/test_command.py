@@ -42,7 +42,7 @@ def alive(pid):
     return False
 
 
-def gone(pid, within_s=10.0):
+def gone(pid, within_s=60.0):
     end = time.monotonic() + within_s
     while alive(pid) and time.monotonic() < end:
         time.sleep(0.02)
@@ -166,10 +166,13 @@ def test_at_its_deadline_it_and_what_it_started_are_gone_and_its_answer_is_lost(
         f"open({str(pids)!r}, 'w').write(f'{{os.getpid()}} {{child.pid}}')",
         "time.sleep(600)",
     )
-    one = driver_of(start=run(*lines), timeout="1500ms")
-    report = asyncio.run(one.start(Launch("l")))
-    assert report.snag is Snag.LOST
-    assert "longer than 1.5 s" in report.detail
+    for timeout_s in (1.5, 6, 30):  # until it had time to start its own child
+        one = driver_of(start=run(*lines), timeout=f"{timeout_s * 1000:.0f}ms")
+        report = asyncio.run(one.start(Launch("l")))
+        assert report.snag is Snag.LOST
+        assert f"longer than {timeout_s} s" in report.detail
+        if pids.exists() and pids.read_text():
+            break
     for pid in map(int, pids.read_text().split()):
         assert gone(pid)
 

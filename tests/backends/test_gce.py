@@ -151,6 +151,45 @@ def test_labels_and_limits_are_waited_for_before_it_is_started():
     story(play)
 
 
+@pytest.mark.parametrize("how", ["hurried", "gone", "unavailable"])
+def test_a_wait_that_ends_before_its_operation_is_no_failed_start(how):
+    async def play(google, one):
+        google.small_s = google.boot_s = 0.3
+        google.hurried = how == "hurried"
+        report = await one.start(Launch(LABEL, 3600.0))
+        assert report.snag is Snag.NONE, report
+        google.settle()
+        assert running(google) == {(ZONE, "gpu-1"): LABEL}
+        assert (await one.status()).phase is PowerPhase.ON
+
+    faults = [] if how == "hurried" else [Fault("wait", how, 9)]
+    story(play, faults=faults)
+
+
+def test_an_operation_that_is_not_kept_is_known_by_its_instance():
+    async def play(google, one):
+        google.small_s = 0.3
+        report = await one.start(Launch(LABEL, 3600.0))
+        assert report.snag is Snag.NONE, report
+        google.settle()
+        assert running(google) == {(ZONE, "gpu-1"): LABEL}
+
+    story(play, faults=[Fault("wait", "gone", 9), Fault("operation", "gone", 9)])
+
+
+@pytest.mark.parametrize("call", ["setScheduling", "setLabels"])
+def test_what_is_neither_over_nor_seen_is_not_started(call):
+    async def play(google, one):
+        google.small_s = 3600.0
+        google.ignores = call
+        report = await one.start(Launch(LABEL, 3600.0))
+        assert report.snag is Snag.TRANSIENT
+        assert f"{call} takes too long" in report.detail
+        assert calls(google, "start") == []
+
+    story(play, faults=[Fault("wait", "gone", 9), Fault("operation", "gone", 9)])
+
+
 @pytest.mark.parametrize(("small_s", "snag"), [(0.05, Snag.DENIED), (0.0, Snag.NONE)])
 def test_who_may_not_look_at_operations_is_told_before_a_start_and_not_misled_after_it(
     small_s, snag

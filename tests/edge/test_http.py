@@ -87,7 +87,7 @@ def asking(
     host="127.0.0.1",
     tls=None,
     client=None,
-    timeout_s=2.0,
+    timeout_s=20.0,
     max_bytes=65536,
     url=None,
     **keys,
@@ -115,7 +115,7 @@ def test_an_answer_comes_back_whole_with_its_headers_in_lower_case():
     got = asking(answering(raw))
     assert (got.status, got.body, got.headers["retry-after"]) == (503, b"abc", "7")
     assert all(name == name.lower() for name in got.headers)
-    assert 0 < got.latency_s < 2
+    assert 0 < got.latency_s < 20
 
 
 def test_what_is_sent_is_little_and_remembers_nothing():
@@ -126,7 +126,7 @@ def test_what_is_sent_is_little_and_remembers_nothing():
                 await http.request(
                     "GET", origin.url, headers={"Authorization": "Bearer k"}, timeout_s=2
                 )
-            await http.request("POST", origin.url, body=b"{}", timeout_s=2)
+            await http.request("POST", origin.url, body=b"{}", timeout_s=20)
             return origin.requests
 
     first, second, posted = asyncio.run(main())
@@ -141,7 +141,7 @@ def test_one_connection_serves_many_requests():
     async def main():
         async with Origin(answering(OK)) as origin, AioHttp() as http:
             for _ in range(20):
-                await http.request("GET", origin.url, timeout_s=2)
+                await http.request("GET", origin.url, timeout_s=20)
             return origin.connections
 
     assert asyncio.run(main()) == 1
@@ -170,8 +170,8 @@ def test_a_server_that_drips_its_answer_is_given_up_after_the_timeout_in_all():
             await writer.drain()
             await asyncio.sleep(0.05)
 
-    got = asking(drip, timeout_s=0.4)
-    assert got.startswith("timed out after 0.4 s, ")
+    got = asking(drip, timeout_s=2.0)  # the answer has begun by then, on a busy machine too
+    assert got.startswith("timed out after 2 s, ")
     assert got.endswith("bytes into the answer")
 
 
@@ -252,9 +252,9 @@ def test_what_is_to_be_done_once_is_sent_once_whatever_becomes_of_it(method):
 
     async def main():
         async with Origin(answers_the_first) as origin, AioHttp() as http:
-            await http.request("GET", origin.url, timeout_s=2)
+            await http.request("GET", origin.url, timeout_s=20)
             with pytest.raises(Unreachable):
-                await http.request(method, origin.url, body=b"{}", timeout_s=2, once=True)
+                await http.request(method, origin.url, body=b"{}", timeout_s=20, once=True)
             return [head.split()[0].decode() for head in origin.requests]
 
     assert asyncio.run(main()) == ["GET", method]
@@ -277,8 +277,8 @@ def test_several_stale_connections_do_not_add_up_to_a_failure():
             await reader.read()
 
         async with Origin(behave) as origin, AioHttp() as http:
-            await asyncio.gather(*(http.request("GET", origin.url, timeout_s=2) for _ in range(4)))
-            return await http.request("GET", origin.url, timeout_s=2)
+            await asyncio.gather(*(http.request("GET", origin.url, timeout_s=20) for _ in range(4)))
+            return await http.request("GET", origin.url, timeout_s=20)
 
     assert asyncio.run(main()).body == b"ok"
 
@@ -293,9 +293,9 @@ def test_a_server_that_died_since_is_not_asked_for_ever():
                 await origin.request(reader)
 
         async with Origin(behave) as origin, AioHttp() as http:
-            await http.request("GET", origin.url, timeout_s=2)
+            await http.request("GET", origin.url, timeout_s=20)
             with pytest.raises(Unreachable, match="closed the connection without answering"):
-                await http.request("GET", origin.url, timeout_s=2)
+                await http.request("GET", origin.url, timeout_s=20)
             return origin.connections
 
     assert asyncio.run(main()) <= 4
@@ -448,7 +448,7 @@ def test_a_server_without_tls_says_so():
     async def main():
         async with Origin(plain) as origin, AioHttp() as http:
             with pytest.raises(Unreachable) as failure:
-                await http.request("GET", origin.url.replace("http:", "https:"), timeout_s=2)
+                await http.request("GET", origin.url.replace("http:", "https:"), timeout_s=20)
             return str(failure.value)
 
     assert asyncio.run(main()) == "TLS: the server does not speak TLS there"
@@ -469,9 +469,9 @@ def test_an_address_may_be_refused_when_connecting(host):
         async with Origin(answering(OK)) as origin, AioHttp(allow=allow) as http:
             url = origin.url.replace("127.0.0.1", host)
             with pytest.raises(Unreachable) as failure:
-                await http.request("GET", url, timeout_s=2)
+                await http.request("GET", url, timeout_s=20)
             with pytest.raises(Unreachable, match="is not allowed"):
-                await http.connect(host, origin.port, timeout_s=2)
+                await http.connect(host, origin.port, timeout_s=20)
             return str(failure.value), origin.connections
 
     words, connections = asyncio.run(main())
@@ -504,11 +504,11 @@ def test_a_tcp_check_connects_and_closes():
             closed.set()
 
         async with Origin(wait) as origin, AioHttp() as http:
-            took = await http.connect("127.0.0.1", origin.port, timeout_s=2)
-            await asyncio.wait_for(closed.wait(), 2)
+            took = await http.connect("127.0.0.1", origin.port, timeout_s=20)
+            await asyncio.wait_for(closed.wait(), 60)
             return took
 
-    assert 0 <= asyncio.run(main()) < 2
+    assert 0 <= asyncio.run(main()) < 20
 
 
 def test_a_tcp_check_says_how_it_failed():
@@ -517,9 +517,9 @@ def test_a_tcp_check_says_how_it_failed():
             held.bind(("127.0.0.1", 0))
             async with AioHttp() as http:
                 with pytest.raises(Unreachable, match="connection refused"):
-                    await http.connect("127.0.0.1", held.getsockname()[1], timeout_s=2)
+                    await http.connect("127.0.0.1", held.getsockname()[1], timeout_s=20)
                 with pytest.raises(Unreachable, match="name"):
-                    await http.connect("no-such-name.invalid", 80, timeout_s=2)
+                    await http.connect("no-such-name.invalid", 80, timeout_s=20)
 
     asyncio.run(main())
 

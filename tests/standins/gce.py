@@ -132,6 +132,7 @@ REFUSALS = {
     "quota": lambda: Refused(
         403, "quotaExceeded", "Quota 'NVIDIA_T4_GPUS' exceeded.  Limit: 1.0 in region europe-west4."
     ),
+    "gone": lambda: Refused(404, "notFound", "The resource was not found"),
     "unavailable": lambda: Refused(503, "backendError", "Backend Error"),
     "internal": lambda: Refused(500, "internalError", "Internal Error"),
     "gpu": lambda: Refused(
@@ -216,7 +217,7 @@ class Fault:
 
 @dataclass
 class Google:
-    """One project. `boot_s`, `stop_s`: how long that takes; `late_s`: until a failure shows; `small_s`: labels and limits."""
+    """One project. `boot_s`, `stop_s`: how long that takes; `late_s`: until a failure shows; `small_s`: labels and limits. `hurried`: it waits for no operation ("the request might return before the default deadline is reached", reference of `zoneOperations.wait`). `ignores`: a call that it takes and never carries out."""
 
     boot_s: float = 0.02
     stop_s: float = 0.02
@@ -236,6 +237,8 @@ class Google:
     launches: int = 0
     counted: int = 0
     victim: int = 0
+    hurried: bool = False
+    ignores: str = ""
     switched: Callable[[bool], None] = lambda _: None
 
     # ── time ────────────────────────────────────────────────────────────────────────────────────
@@ -439,6 +442,7 @@ class Google:
                 self._may,
             ),
             ("GET", zoned + "/operations", "operations", self._operations),
+            ("GET", zoned + "/operations/{name}", "operation", self._operation),
             ("POST", zoned + "/operations/{name}/wait", "wait", self._wait),
         ):
             app.router.add_route(method, path, self._answering(name, does))
@@ -621,15 +625,19 @@ class Google:
             "items": here[: int(request.query.get("maxResults", 500))],
         }
 
-    async def _wait(self, request, *_):
+    def _operation(self, request, *_):
         self._query(request)
         for one in self.operations:
             if one["name"] == request.match_info["name"]:
-                while one["status"] != "DONE":
-                    await asyncio.sleep(0.005)
-                    self.turn()
                 return one
         raise Refused(404, "notFound", "The resource was not found")
+
+    async def _wait(self, request, *_):
+        one = self._operation(request)
+        while one["status"] != "DONE" and not self.hurried:
+            await asyncio.sleep(0.005)
+            self.turn()
+        return one
 
     # ── doing ───────────────────────────────────────────────────────────────────────────────────
 
@@ -692,7 +700,8 @@ class Google:
                 location="If-Match",
                 locationType="header",
             )
-        one["labels"] = self._labels(body["labels"])
+        given = self._labels(body["labels"])
+        one["labels"] = one["labels"] if self.ignores == "setLabels" else given
         return self.operation(one["_zone"], "setLabels", one["selfLink"], ends_s=self.small_s)
 
     def _scheduling(self, given: dict) -> dict:
@@ -717,7 +726,8 @@ class Google:
         self._query(request, "requestId")
         one = self._found(request)
         self._unready(one, *STOPPED)
-        one["scheduling"] = self._scheduling(body)
+        given = self._scheduling(body)
+        one["scheduling"] = one["scheduling"] if self.ignores == "setScheduling" else given
         return self.operation(one["_zone"], "setScheduling", one["selfLink"], ends_s=self.small_s)
 
     def _insert(self, request, body, failure):

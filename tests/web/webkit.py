@@ -33,6 +33,7 @@ from orchestrator.web.server import Server
 
 TOKEN = "0123456789abcdef" * 4
 START = 1_790_000_000.0
+PATIENCE_S = 60.0  # a bound on waiting, which measures nothing
 
 
 @dataclass(frozen=True)
@@ -172,9 +173,9 @@ class Site:
         self.stand, self.web, self.listeners = stand, web, listeners
         self.port, self.metrics_port = listeners[0].port, listeners[-1].port
         self.url = f"http://127.0.0.1:{self.port}"
-        self.client = httpx.AsyncClient(base_url=self.url, timeout=10)
+        self.client = httpx.AsyncClient(base_url=self.url, timeout=PATIENCE_S)
         self.admin = httpx.AsyncClient(
-            base_url=self.url, timeout=10, headers={"authorization": f"Bearer {TOKEN}"}
+            base_url=self.url, timeout=PATIENCE_S, headers={"authorization": f"Bearer {TOKEN}"}
         )
 
     @property
@@ -182,7 +183,7 @@ class Site:
         running = self.listeners[0]._uvicorn
         return running.server_state.connections if running is not None else set()
 
-    async def raw(self, *pieces: bytes, within_s: float = 5.0) -> bytes:
+    async def raw(self, *pieces: bytes, within_s: float = PATIENCE_S) -> bytes:
         """Send bytes on a new connection and read until the server closes it."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
@@ -193,7 +194,7 @@ class Site:
         finally:
             writer.transport.abort()
 
-    async def until(self, holds: Callable[[], bool], within_s: float = 5.0) -> None:
+    async def until(self, holds: Callable[[], bool], within_s: float = PATIENCE_S) -> None:
         async with asyncio.timeout(within_s):
             while not holds():  # noqa: ASYNC110 - a condition with a deadline
                 await asyncio.sleep(0.005)
