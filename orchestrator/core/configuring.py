@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from orchestrator.core import metering, power
+from orchestrator.core import metering, power, stopping
 from orchestrator.core.draft import Draft, pools
 from orchestrator.core.events import ProbeSoon, Reconfigured
 from orchestrator.core.health import ALIVE
@@ -34,7 +34,7 @@ def reconfigured(draft: Draft, event: Reconfigured) -> None:
     old, new = draft.config, event.config
     draft.config, draft.pools = new, pools(new)
     for name in old.backends.keys() - new.backends.keys():
-        power.abandon(draft, name)
+        stopping.abandon(draft, name)
         drop_pending(draft, name, REMOVED)
         end(draft, name, REMOVED)
         draft.backends[name] = None

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import cast
 
 from orchestrator.core import health as rules
-from orchestrator.core import power
+from orchestrator.core import power, stopping
 from orchestrator.core.draft import Draft
 from orchestrator.core.events import (
     AskControls,
@@ -261,7 +261,7 @@ def traffic(draft: Draft, event: Traffic) -> None:
         _passive(draft, event.failed[0], Verdict.FAILED, event.detail)
     if event.served is not None and event.served not in event.failed:
         _passive(draft, event.served, Verdict.OK, "")
-    power.worked(draft, event.served)
+    stopping.worked(draft, event.served)
 
 
 def _passive(draft: Draft, name: str, verdict: Verdict, detail: str) -> None:

@@ -13,11 +13,12 @@ from orchestrator.core import (
     metering,
     notices,
     orders,
-    power,
     provider,
     publishing,
     sessions,
+    switching,
     tokens,
+    upkeep,
 )
 from orchestrator.core.assignment import FRESH_S
 from orchestrator.core.configuring import reconfigured, resumed
@@ -165,7 +166,7 @@ def _tick(draft: Draft, event: Tick) -> None:
     paused_until = draft.world.paused_until
     if paused_until is not None and draft.at >= paused_until:
         commands.end_pause(draft, "the pause is over")
-    power.watch(draft)
+    upkeep.watch(draft)
     for name, state in draft.fleet.services.items():
         _watch_service(draft, name, state)
     if int(draft.at) % lookahead.EVERY_S == 0:
@@ -325,6 +326,6 @@ HANDLERS: dict[type, Callable[[Draft, Any], None]] = {
     MintLaunchToken: tokens.mint,
     RevokeTokens: sessions.revoke,
     PowerReported: provider.reported,
-    Start: power.start,
-    Halt: power.halt,
+    Start: switching.start,
+    Halt: switching.halt,
 }

@@ -9,7 +9,7 @@ from orchestrator.core.choice import Candidate, Rank, trouble
 from orchestrator.core.draft import Draft
 from orchestrator.core.events import CanarySoon, CheckName, ProbeSoon
 from orchestrator.core.model import Health, Phase, Rotation, ServiceState
-from orchestrator.core.power import drained
+from orchestrator.core.stopping import drained
 
 CANARY_WAIT_S = 90.0  # a rotation's next one must complete a canary by then
 VERIFY_LIMIT_S = 300.0

@@ -8,7 +8,8 @@ from orchestrator.core import onhours
 from orchestrator.core.demand import boot_s
 from orchestrator.core.lives import Power, PowerPhase
 from orchestrator.core.model import BackendState, Fleet, Health
-from orchestrator.core.power import DEAD_S, FORGIVEN_S, STEADY_S
+from orchestrator.core.power import FORGIVEN_S, STEADY_S
+from orchestrator.core.stopping import DEAD_S
 
 
 def power_due(fleet: Fleet, name: str, at: float, wall: float) -> float:

@@ -82,6 +82,8 @@ ASSIGNMENT = "orchestrator/core/assignment.py"
 DEMAND = "orchestrator/core/demand.py"
 PROVIDER = "orchestrator/core/provider.py"
 POWER = "orchestrator/core/power.py"
+STOPPING = "orchestrator/core/stopping.py"
+SWITCHING = "orchestrator/core/switching.py"
 TOKENS = "orchestrator/core/tokens.py"
 QUEUEING = "orchestrator/core/queueing.py"
 COMMAND = "backends/command.py"
@@ -404,7 +406,7 @@ FISH = (
     Fish(
         "a stop that waits for no name",
         "what is stopped on purpose is stopped once its name has moved away",
-        POWER,
+        STOPPING,
         "not (asked or power.forced) and whereabouts.named(draft, name)",
         "asked and whereabouts.named(draft, name)",
         ("whereabouts",),
@@ -1214,7 +1216,7 @@ FISH = (
     Fish(
         "an order stops another's machine",
         "what somebody else runs there is never touched",
-        POWER,
+        SWITCHING,
         "    if power.theirs:",
         "    if not power:",
         ("others",),
