@@ -287,7 +287,7 @@ def heartbeat(draft: Draft, event: Heartbeat) -> None:
         return
     state = draft.backend(event.backend)
     session = current(state, event.session)
-    if session is None or session.revoked or 0 < event.seq <= session.seq:
+    if session is None or 0 < event.seq <= session.seq:
         return
     fresh = _beaten(draft, session, event)
     durable = fresh.ends_at != session.ends_at or fresh.orders != session.orders
@@ -417,7 +417,7 @@ def _watch_lease(draft: Draft, state: BackendState, session: Session, elapsed_s:
     proven = session.challenge_ok and session.unmet_at is None
     again_s = PROVEN_AGAIN_S if proven else fast_s
     asked = session.challenged_at
-    if lapsing and not session.revoked and (asked is None or draft.at - asked >= again_s):
+    if lapsing and (asked is None or draft.at - asked >= again_s):
         session = replace(session, challenged_at=draft.at)
         draft.put_backend(replace(draft.backend(state.name), session=session))
         draft.do(Challenge(state.name))

@@ -270,9 +270,9 @@ class Lease(StrEnum):
 def lease(session: Session, at: float) -> Lease:
     """Judge a session (Consul's lease, softened): late is doubt, lapsed but proven is suspect.
 
-    OUT: revoked, past its end, or lapsed and not answering the signed challenge.
+    OUT: past its end, or lapsed and not answering the signed challenge.
     """
-    if session.revoked or (session.ends_at is not None and at >= session.ends_at):
+    if session.ends_at is not None and at >= session.ends_at:
         return Lease.OUT
     silent_s = at - session.beat_at
     if silent_s < session.late_s:

@@ -50,7 +50,6 @@ class Session:
     challenged_at: float | None = None
     challenge_ok: bool = False
     unmet_at: float | None = None
-    revoked: bool = False
     generation: int = 0
     url: str = ""
     secret: str = field(default="", repr=False)

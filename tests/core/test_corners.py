@@ -149,16 +149,6 @@ def test_a_session_past_its_end_is_out_even_while_our_ingress_is_lost():
     assert world.active is None
 
 
-def test_a_revoked_session_never_serves_even_while_our_ingress_is_lost():
-    world = notebooks()
-    world.lives(100, up="ab")
-    state = world.fleet.backends["a"]
-    assert state.session is not None
-    world.fleet.backends["a"] = replace(state, session=replace(state.session, revoked=True))
-    world.give(Reconfigured(world.fleet.config))
-    assert world.active == "b"
-
-
 def test_leases_stand_still_while_our_ingress_is_lost():
     world = notebooks()
     world.lives(500, up="ab")

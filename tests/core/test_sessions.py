@@ -494,6 +494,30 @@ def test_a_restart_says_that_the_pending_one_has_registered():
     assert (again.colab.health, again.colab.reason) == (Health.STARTING, PROVING)
 
 
+def test_a_pending_registration_does_not_grow_young_by_restarts():
+    at = world()
+    at.registers()
+    for _ in range(7):  # 14 minutes
+        at.tick(120)
+        at = after(at)
+    assert at.colab.pending is not None
+    at.tick(120)
+    assert at.colab.pending is None
+
+
+def test_one_that_waited_while_nobody_was_there_has_two_minutes_to_prove_itself():
+    at = world()
+    new = at.registers()
+    again = after(at, 5 * PENDING_S)
+    again.tick(100)
+    assert Prove("colab") in {effect for turn in again.turns for effect in turn.effects}
+    again.proves(new)
+    assert again.colab.session.generation == 1
+    late = after(at, 5 * PENDING_S)
+    late.tick(121)
+    assert late.colab.pending is None
+
+
 def test_a_restart_without_a_session_is_down_and_nobody_is_waited_for():
     again = after(world())
     assert again.colab.health is Health.DOWN

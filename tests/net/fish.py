@@ -283,14 +283,6 @@ FISH = (
         ("rules",),
     ),
     Fish(
-        "a revoked session renews its lease",
-        "never a revoked session",
-        EVIDENCE,
-        "    if session is None or session.revoked or 0 < event.seq",
-        "    if session is None or 0 < event.seq",
-        ("sessions",),
-    ),
-    Fish(
         "a restart grants no lease",
         "a restart grants stored sessions one lease",
         CONFIGURING,

@@ -8,6 +8,7 @@ from dataclasses import replace
 from orchestrator.core.events import Turn
 from orchestrator.core.lives import Do, Order, PastSession, Session, Token
 from orchestrator.core.model import BackendState, Health, Now
+from orchestrator.edge.rows import BACKEND
 from orchestrator.edge.store import inline
 
 NOW = Now(at=1_800_000_000.0, wall=1_800_000_001.5)
@@ -67,6 +68,13 @@ def test_a_session_and_the_one_that_waits_are_there_after_a_restart(database, us
     using(database, end, run=inline)
     found = using(database, read, run=inline)
     assert (found.session, found.pending, found.generation) == (None, None, 8)
+
+
+def test_a_session_that_an_earlier_version_stored_with_more_facts_is_read():
+    row = BACKEND.row(COLAB)
+    row["session"] = row["session"].replace("{", '{"revoked": false, ', 1)
+    assert '"revoked"' in row["session"]
+    assert BACKEND.value(row).session == SESSION
 
 
 def test_tokens_are_there_after_a_restart_revoked_or_not(database, using):
