@@ -246,7 +246,7 @@ def _wake(cloud: Compute, wish: Wish, raw: Any, zone: str, name: str) -> Said:
         if seconds is not None:
             text = "it is suspended, so its run time cannot be limited: resume and stop it once"
             raise Trouble(Snag.DENIED, text, elsewhere=True)
-    elif (None if one.limit_s is None else int(one.limit_s)) != seconds and (
+    elif one.limit_s != seconds and (
         seconds is not None or {LABEL, ENDED} & set(one.labels)
     ):  # a limit that somebody else set stays where we have none
         _prepare(lambda: cloud.limit(zone, raw, seconds))

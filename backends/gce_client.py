@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import json
 import re
+import threading
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import Any, Final
@@ -33,7 +34,10 @@ gc.enable()
 SCOPES: Final = ("https://www.googleapis.com/auth/compute",)
 API: Final = "https://compute.googleapis.com"
 READ_S, WRITE_S, SETTLE_S = 15.0, 25.0, 20.0
+PAUSE_S, LONGEST_PAUSE_S = 0.2, 2.0
 LINKS: Final = "https://www.googleapis.com/compute/v1"
+# An error whose body is JSON, and not in Google's form, breaks the library itself.
+STRANGE: Final = (ValueError, TypeError, AttributeError, KeyError)
 _REQUEST: Final = re.compile(r"^[A-Z]+ https?://\S+: ")  # what the library writes before a message
 PREEMPTED: Final = "compute.instances.preempted"
 
@@ -101,7 +105,7 @@ class Compute:
         except google.auth.exceptions.GoogleAuthError as error:
             text = error.args[0] if error.args else type(error).__name__
             raise Trouble(Snag.DENIED, f"the credential is refused: {text}") from None
-        except (requests.exceptions.RequestException, ParseError, ValueError) as error:
+        except (requests.exceptions.RequestException, ParseError, *STRANGE) as error:
             sent = not _never_sent(error)
             how = "no answer that could be read" if sent else "it could not be reached"
             snag = Snag.LOST if writes and sent else Snag.TRANSIENT
@@ -179,11 +183,12 @@ class Compute:
             instance=one.name,
             scheduling_resource=wanted,
         )
-        self.settle(zone, done)
+        self.settle(zone, done, one.name, lambda found: limit_of(found.scheduling) == seconds)
 
     def label(self, zone: str, one: Any, launch: str) -> None:
         """Put the label of a launch on an instance, among those that it has."""
-        self.settle(zone, self._relabel(zone, one, {LABEL: launch}))
+        done = self._relabel(zone, one, {LABEL: launch})
+        self.settle(zone, done, one.name, lambda found: found.labels.get(LABEL) == launch)
 
     def ended(self, zone: str, one: Any) -> None:
         """Let an instance's label say that its launch is over."""
@@ -248,10 +253,15 @@ class Compute:
             instance_resource=body,
         )
 
-    def settle(self, zone: str, operation: Any, within_s: float = SETTLE_S) -> None:
-        """Wait until a small operation is over. Raises what it failed by, or that it lasts."""
-        if not self.over(zone, operation, within_s, strict=True):
-            raise Trouble(Snag.TRANSIENT, f"{operation.operation_type} takes too long")
+    def settle(self, zone: str, operation: Any, name: str, holds: Callable[[Any], bool]) -> None:
+        """Wait until a small operation on an instance is over.
+
+        Where that cannot be seen, `holds` says by the instance whether it was done. Raises what it
+        failed by, or that it lasts.
+        """
+        if self.over(zone, operation, SETTLE_S, strict=True) or holds(self.instance(zone, name)):
+            return
+        raise Trouble(Snag.TRANSIENT, f"{operation.operation_type} takes too long")
 
     def over(self, zone: str, operation: Any, within_s: float, *, strict: bool = False) -> bool:
         """Wait for an operation, so long at most, and say whether it is over.
@@ -261,13 +271,7 @@ class Compute:
         """
         if operation.status != gce.Operation.Status.DONE:
             try:
-                operation = self._ask(
-                    self._client(gce.ZoneOperationsClient).wait,
-                    writes=False,
-                    timeout_s=within_s,
-                    zone=zone,
-                    operation=operation.name,
-                )
+                operation = self._end_of(zone, operation, within_s, patient=strict)
             except Trouble as trouble:
                 if strict and trouble.snag is Snag.DENIED:
                     raise
@@ -277,6 +281,33 @@ class Compute:
         if (failed := why_failed(operation)) is not None:
             raise failed
         return True
+
+    def _end_of(self, zone: str, operation: Any, within_s: float, *, patient: bool) -> Any:
+        """Read an operation at its end, or as it is after that time. Raises `Trouble`.
+
+        `wait` promises nothing: where Google is busy it answers before the end, even at once
+        (reference of `zoneOperations.wait`). Then it is looked at again and again.
+        """
+        client = self._client(gce.ZoneOperationsClient)
+        asked = {"writes": False, "zone": zone, "operation": operation.name}
+        try:
+            found = self._ask(client.wait, timeout_s=within_s, **asked)
+        except Trouble as trouble:
+            if not trouble.gone and (trouble.snag is Snag.DENIED or not patient):
+                raise
+            found = operation
+        pause_s, left_s = PAUSE_S, within_s / 2.0
+        while found.status != gce.Operation.Status.DONE and left_s > 0.0:
+            threading.Event().wait(pause_s)
+            left_s, pause_s = left_s - pause_s, min(2.0 * pause_s, LONGEST_PAUSE_S)
+            try:
+                found = self._ask(client.get, timeout_s=READ_S, **asked)
+            except Trouble as trouble:
+                if trouble.gone:  # it is not kept for ever
+                    return operation
+                if trouble.snag is Snag.DENIED:
+                    raise
+        return found
 
     # ── what may be done ────────────────────────────────────────────────────────────────────────
 
@@ -324,7 +355,6 @@ def machine(zone: str, one: Any) -> Machine:
     ]
     internal = [network.network_i_p for network in networks if network.network_i_p]
     scheduling = one.scheduling
-    limited = "max_run_duration" in scheduling
     return Machine(
         zone,
         one.name,
@@ -333,9 +363,14 @@ def machine(zone: str, one: Any) -> Machine:
         next(iter(external), ""),
         next(iter(internal), ""),
         scheduling.preemptible or scheduling.provisioning_model == "SPOT",
-        float(scheduling.max_run_duration.seconds) if limited else None,
+        limit_of(scheduling),
         one.self_link,
     )
+
+
+def limit_of(scheduling: Any) -> int | None:
+    """Say after how many seconds an instance is ended by itself; None: never."""
+    return int(scheduling.max_run_duration.seconds) if "max_run_duration" in scheduling else None
 
 
 def why_failed(operation: Any) -> Trouble | None:

@@ -164,7 +164,7 @@ class Machine:
     external: str = ""
     internal: str = ""
     spot: bool = False
-    limit_s: float | None = None
+    limit_s: int | None = None
     link: str = ""
 
     @property

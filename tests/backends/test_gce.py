@@ -13,6 +13,7 @@ from functools import partial
 
 import pytest
 
+from backends import gce_client
 from backends.base import Launch
 from backends.gce import checks, read, wish
 from backends.gce_child import main
@@ -178,7 +179,9 @@ def test_an_operation_that_is_not_kept_is_known_by_its_instance():
 
 
 @pytest.mark.parametrize("call", ["setScheduling", "setLabels"])
-def test_what_is_neither_over_nor_seen_is_not_started(call):
+def test_what_is_neither_over_nor_seen_is_not_started(call, monkeypatch):
+    monkeypatch.setattr(gce_client, "SETTLE_S", 1.0)
+
     async def play(google, one):
         google.small_s = 3600.0
         google.ignores = call
