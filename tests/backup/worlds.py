@@ -28,6 +28,7 @@ from jobs.backup.stores import open_store
 from jobs.backup.stores.base import Store
 from jobs.backup.targets import Target
 from tests.backup import gcs_standin, hub_standin
+from tests.ports import free_port
 
 DEADLINE_S = 60.0
 SECRET = "canary-secret-7c1e55ab"
@@ -47,12 +48,6 @@ def wait_for(true: Callable[[], bool], what: str) -> None:
     while not true():
         assert time.monotonic() < until, f"{what}: not within {DEADLINE_S} s"
         time.sleep(0.02)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def answers(port: int) -> bool:

@@ -21,6 +21,7 @@ import httpx
 from dnslib import DNSRecord
 
 from tests.e2e.toxics import Proxy
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "admin-token-for-e2e-0123456789abcdefghijklmnop"
@@ -50,12 +51,6 @@ def until(true, what, within_s=PATIENCE_S, every_s=0.02):
                 return last
         time.sleep(every_s)
     raise AssertionError(f"not within {within_s} s: {what}; last seen: {last!r}")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def alive(pid: int) -> bool:
@@ -294,7 +289,7 @@ class World:
 
     def start(self, name: str, *more: str) -> int:
         """Start a backend; a second time on the port it had."""
-        port = self.backends[name][1] if name in self.backends else 0
+        port = self.backends[name][1] if name in self.backends else free_port()
         words = ("--port", str(port), "--name", name, "--with-parent", *more)
         process = Process("-m", "backends.fake_server", *words)
         self.backends[name] = (process, process.first_line()["port"])

@@ -13,7 +13,6 @@ import functools
 import json
 import re
 import signal
-import socket
 import subprocess
 import sys
 from contextlib import asynccontextmanager, suppress
@@ -22,6 +21,7 @@ from urllib.parse import parse_qs
 import aiohttp
 from aiohttp import web
 
+from tests.ports import free_port
 from tests.standins.rest import Fault
 
 ACCOUNT = {"key": "AKIAIOSFODNN7EXAMPLE", "secret": "s3cret-0123456789"}
@@ -64,9 +64,7 @@ ERRORS = {
 @functools.cache
 def moto() -> str:
     """Start moto's server, once for this process; its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     argv = [sys.executable, "-c", WITH_PARENT, "-H", "127.0.0.1", "-p", str(port)]
     quiet = subprocess.DEVNULL
     server = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet)
