@@ -6,6 +6,8 @@ Generations are enforced, chunks are of 256 KiB, offsets must fit, hashes sent a
     lost    everything is kept, then the connection breaks without an answer
     half    only the first 256 KiB are kept, and the answer says so
     503     try again later
+    later   try again in 77 seconds
+    forgot  all that was kept is lost, and the answer says so
     gone    the session is forgotten
 """
 
@@ -69,6 +71,9 @@ class Bucket:
     lie: bool = False  # about the hash of what is uploaded
     deaf: bool = False  # to the hash that is sent along
     refuse: tuple[int, str] | None = None  # every request
+    headers: dict[str, str] = field(default_factory=dict)  # of what is refused
+    reason: str = "x"  # for it, in Google's word
+    portal: bytes = b""  # something in between answers 200 with this
     no_delete: bool = False
     grant: str = ""  # what the token endpoint answers, "" for a token
     token: str = "canary-access-token-93aa"
@@ -104,7 +109,13 @@ class Handler(BaseHTTPRequestHandler):
     def fail(self, status: int, said: str, **headers: str) -> None:
         self.answer(
             status,
-            {"error": {"code": status, "message": said, "errors": [{"reason": "x"}]}},
+            {
+                "error": {
+                    "code": status,
+                    "message": said,
+                    "errors": [{"reason": self.server.bucket.reason}],
+                }
+            },
             **headers,
         )
 
@@ -118,8 +129,10 @@ class Handler(BaseHTTPRequestHandler):
         with bucket_lock:
             if url.path == "/token":
                 return self.grant(bucket)
+            if bucket.portal:
+                return self.answer(200, bucket.portal)
             if bucket.refuse:
-                return self.fail(*bucket.refuse)
+                return self.fail(*bucket.refuse, **bucket.headers)
             if url.path.startswith("/session/"):
                 return self.session(bucket, url.path.removeprefix("/session/"), body)
             found = re.fullmatch(r"(/upload|/download)?/storage/v1/b/([^/]+)/o(?:/(.+))?", url.path)
@@ -135,6 +148,8 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_PUT = do_POST = do_DELETE = whatever
 
     def grant(self, bucket: Bucket) -> None:
+        if bucket.grant.startswith("<"):
+            return self.answer(502, bucket.grant.encode())
         if bucket.grant:
             return self.answer(
                 400,
@@ -212,7 +227,12 @@ class Handler(BaseHTTPRequestHandler):
         bucket.chunks.append(first)
         fault = bucket.faults.pop(0) if bucket.faults else ""
         if fault == "503":
-            self.fail(503, "backendError", Retry_After="7")
+            self.fail(503, "backendError")
+        if fault == "later":
+            self.fail(429, "slow down", Retry_After="77")
+        if fault == "forgot":
+            session.data.clear()
+            self.answer(308)
         if fault == "gone":
             del bucket.sessions[key]
             self.fail(410, "this session is over")
@@ -222,7 +242,7 @@ class Handler(BaseHTTPRequestHandler):
             self.finish(bucket, key, session, mute=True)
         if fault in {"cut", "lost"}:
             self.hang_up()
-        return fault in {"503", "gone", "cut", "lost"}
+        return fault in {"503", "later", "forgot", "gone", "cut", "lost"}
 
     def finish(self, bucket: Bucket, key: str, session: Session, *, mute: bool = False) -> None:
         data = bytes(session.data)

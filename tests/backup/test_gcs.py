@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -198,6 +199,7 @@ def test_an_object_with_the_wrong_hash_that_may_not_be_deleted_is_never_taken_fo
 
 def test_a_file_that_changes_while_it_is_sent_is_refused_by_the_server(world, archive):
     world.server.no_delete = True  # so it must not even be made
+    archive.write_bytes(archive.read_bytes()[:-1] + b".")
 
     def change(sent: int, total: int) -> None:
         with archive.open("r+b") as file:
@@ -316,3 +318,97 @@ def test_an_upload_takes_little_memory_whatever_the_size(world, tmp_path):
     peak_mb = int(said[said.index("peak_kb") + 1]) / 1024
     print(f"peak of an upload of 300 MB: {peak_mb:.0f} MB")
     assert peak_mb <= 90
+
+
+# ── what is seen on the wire, and what is said of it ────────────────────────────────────────────
+
+
+def test_nothing_is_asked_for_but_objects(world, archive):
+    """The library would look up the bucket itself, which whoever only writes objects may not."""
+    store = world.open()
+    store.put(archive, NAME)
+    store.list()
+    store.get(NAME, archive.with_name("back"))
+    store.check(NAME, {"md5": "0" * 32})
+    store.delete(NAME)
+    strange = [one for one in world.server.asked if not re.search(r"/o\b|/session/|/token", one)]
+    assert strange == []
+
+
+@pytest.mark.parametrize(
+    ("after", "wait_s"),
+    [("77", 77.0), ("Sat, 21 Nov 2099 03:00:00 GMT", 2e9), ("soon", 0.0), ("", 0.0)],
+)
+def test_a_server_that_keeps_failing_is_told_with_the_wait_it_asked_for(world, after, wait_s):
+    store = world.open()
+    world.server.refuse = (503, "Backend Error")
+    world.server.headers = {"Retry_After": after}
+    with pytest.raises(StoreUnreachable, match="HTTP 503: Backend Error") as caught:
+        store.list()
+    assert caught.value.retry_after_s == pytest.approx(wait_s, rel=0.3)
+
+
+def test_a_server_that_asks_for_a_long_wait_gets_it_and_the_upload_goes_on(world, archive):
+    world.server.faults = ["", "later"]
+    with pytest.raises(StoreUnreachable, match="slow down") as caught:
+        world.open().put(archive, NAME)
+    assert caught.value.retry_after_s == 77
+    assert len(world.server.chunks) == 2, "it was asked again at once"
+    world.open().put(archive, NAME)
+    assert world.server.started == 1
+    assert world.bytes_of(NAME) == archive.read_bytes()
+
+
+def test_a_server_that_forgets_what_it_had_is_sent_all_of_it_again(world, archive):
+    world.server.faults = [""] * (CHUNKS - 1) + ["forgot"]
+    world.open().put(archive, NAME)
+    assert world.bytes_of(NAME) == archive.read_bytes()
+
+
+REASONS = (
+    ("Quota exceeded for quota metric 'Writes'", "rateLimitExceeded", StoreUnreachable, "slow"),
+    ("Daily Limit Exceeded", "dailyLimitExceeded", StoreUnreachable, "slow"),
+    ("The project's quota is used up", "quotaExceeded", StoreUnreachable, "slow"),
+    ("The billing account is disabled in state absent", "accountDisabled", CredentialRefused, "bill"),
+    ("Forbidden", "forbidden", CredentialRefused, "refuses this login"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("said", "reason", "kind", "word"), REASONS)
+def test_the_many_meanings_of_403_are_told_apart(world, said, reason, kind, word):
+    """A limit of requests taken for a full store would have old dumps deleted."""
+    store = world.open()
+    world.server.refuse, world.server.reason = (403, said), reason
+    with pytest.raises(StoreBroken, match=word) as caught:
+        store.list()
+    assert type(caught.value) is kind
+
+
+def test_a_file_that_is_too_large_makes_nobody_delete_another(world):
+    store = world.open()
+    world.server.refuse = (413, "too large")
+    with pytest.raises(StoreBroken, match="no file of this size") as caught:
+        store.list()
+    assert not isinstance(caught.value, StoreFullError)
+
+
+@pytest.mark.parametrize("portal", [b"<html>Log in to our Wi-Fi</html>", b"[]", b'"yes"', b"{}"])
+def test_what_something_in_between_answers_is_no_crash_and_worth_another_attempt(
+    world, archive, portal
+):
+    store = world.open()
+    store.list()
+    world.server.portal = portal
+    for ask in (lambda: store.put(archive, NAME), lambda: store.get(NAME, archive.with_name("b"))):
+        with pytest.raises(StoreBroken) as caught:
+            ask()
+        assert caught.value.retry, caught.value
+    world.server.portal = b""
+    store.put(archive, NAME)
+
+
+@pytest.mark.parametrize("word", ["<html>Bad Gateway</html>", "server_error"])
+def test_a_login_that_is_not_given_just_now_is_not_over(world, word):
+    world.server.grant = word
+    with pytest.raises(StoreUnreachable, match="no login from Google just now"):
+        world.open().list()

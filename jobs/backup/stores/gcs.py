@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -61,7 +62,10 @@ _RETRY: Final = DEFAULT_RETRY.with_timeout(8.0)  # who called us waits longer, a
 _FIELDS: Final = "items(name,size,updated,crc32c,md5Hash,generation),nextPageToken"
 _KINDS: Final = ("crc32c", "md5")
 _STALLS: Final = 3
+_PATIENCE_S: Final = 30.0  # more than that is waited for by whoever called us
 _RESUME: Final = 308
+_LATER: Final = frozenset({"server_error", "temporarily_unavailable", "internal_failure"})
+"""OAuth's words for what is no fault of a login."""
 _DONE: Final = frozenset({200, 201})
 _GONE: Final = frozenset({404, 410})
 _LOST: Final = _GONE | {400, 412, 499}
@@ -92,6 +96,9 @@ class GcsStore:
             _http=self._http,
             client_options=options,
         )
+        # For traces that nobody makes, it would ask for the bucket itself, in a thread of its own
+        # and again after each failure; whoever may only write objects is refused that.
+        client._bucket_metadata_cache = None  # noqa: SLF001 - it looks for that before it asks
         self._bucket = client.bucket(target.place)
 
     def list(self, prefix: str = "") -> list[Entry]:
@@ -111,10 +118,11 @@ class GcsStore:
     def put(
         self, local: Path, name: str, *, progress: Progress = silent, replace: bool = False
     ) -> Entry:
+        checked(name)
         hashes = hash_file(local, _KINDS)
         size = local.stat().st_size
         with self._errors(name):
-            there = self._find(checked(name))
+            there = self._find(name)
             if there is not None and _same(self._entry(there), size, hashes):
                 self._uploads.forget(name)
                 progress(size, size)
@@ -135,13 +143,17 @@ class GcsStore:
             entry = self._entry(made)
             if not _same(entry, size, hashes):
                 with contextlib.suppress(StoreBroken, api.GoogleAPIError):
-                    made.delete(if_generation_match=made.generation, retry=None, timeout=_TIMEOUT)
+                    if made.generation:  # else nobody knows whose object that would be
+                        made.delete(
+                            if_generation_match=made.generation, retry=None, timeout=_TIMEOUT
+                        )
                 raise Corrupt(f"{self.url}: {name} is not what was sent")
             return entry
 
     def get(self, name: str, local: Path, *, progress: Progress = silent) -> None:
+        checked(name)
         with self._errors(name):
-            blob = self._need(checked(name))
+            blob = self._need(name)
             with landing(local) as file:
                 sink = _Sink(file, progress, int(blob.size or 0), ("crc32c",))
                 blob.download_to_file(sink, timeout=_TIMEOUT, checksum=None)
@@ -149,15 +161,17 @@ class GcsStore:
                     raise Corrupt(f"{self.url}: {name} did not arrive as it is stored: {wrong}")
 
     def read(self, name: str, most: int) -> bytes:
+        checked(name)
         with self._errors(name):
-            blob = self._need(checked(name))
+            blob = self._need(name)
             if int(blob.size or 0) > most:
                 raise StoreBroken(f"{name} in {self.url} is longer than {most} bytes")
             return bytes(blob.download_as_bytes(timeout=_TIMEOUT, checksum=None))
 
     def delete(self, name: str) -> None:
+        checked(name)
         with self._errors(name):
-            upload = self._uploads.find(checked(name))
+            upload = self._uploads.find(name)
             if upload is not None:
                 with contextlib.suppress(RequestException):
                     self._http.delete(upload.session, timeout=_TIMEOUT, allow_redirects=False)
@@ -225,7 +239,7 @@ class GcsStore:
         self, local: Path, upload: Upload, answer: Response | None, progress: Progress, name: str
     ) -> dict[str, Any]:
         """Send what is missing. Gives up, to be called again, when nothing more arrives."""
-        offset, best, stalls = 0, 0, 0
+        offset, best, last, stalls = 0, 0, 0, 0
         with local.open("rb", buffering=0) as file:
             while True:
                 if answer is not None and answer.status_code in _DONE:
@@ -233,14 +247,16 @@ class GcsStore:
                     return dict(answer.json())
                 if answer is not None:
                     offset = self._received(answer, upload, name)
-                    stalls = 0 if offset > best else stalls + 1
-                    best = max(best, offset)
+                    # What it lost again may come anew, but not for ever.
+                    stalls = 0 if offset > best else stalls + (offset <= last)
+                    best, last = max(best, offset), offset
                     progress(offset, upload.size)
                 if stalls > _STALLS:
                     raise StoreUnreachable(f"{self.url}: uploading {name} makes no headway")
                 file.seek(offset)
                 answer = self._chunk(upload, file.read(CHUNK), offset)
                 if answer is None or answer.status_code in answers.RETRIED:
+                    self._wait(answer, stalls)
                     answer = self._ask(upload)
 
     def _chunk(self, upload: Upload, piece: bytes, offset: int) -> Response | None:
@@ -251,6 +267,18 @@ class GcsStore:
             return self._put(upload, piece, headers)
         except RequestException:
             return None
+
+    def _wait(self, answer: Response | None, stalls: int) -> None:
+        """Wait as long as the server asked for. Raises when it asks for more, or goes on failing.
+
+        The session stays: whoever tries again later goes on with it.
+        """
+        if answer is None:
+            return
+        failure = self._answered(answer)
+        if stalls >= _STALLS or failure.retry_after_s > _PATIENCE_S:
+            raise failure
+        threading.Event().wait(failure.retry_after_s or 0.25 * 2**stalls)
 
     def _ask(self, upload: Upload) -> Response:
         """Ask how much of an upload arrived."""
@@ -281,7 +309,10 @@ class GcsStore:
     # ── asking ──────────────────────────────────────────────────────────────────────────────────
 
     def _find(self, name: str) -> Any:
-        return self._bucket.get_blob(self._prefix + name, timeout=_TIMEOUT, retry=_RETRY)
+        blob = self._bucket.get_blob(self._prefix + name, timeout=_TIMEOUT, retry=_RETRY)
+        if blob is not None and (blob.generation is None or blob.size is None):
+            raise self._senseless(f" while at {name}")
+        return blob
 
     def _need(self, name: str) -> Any:
         blob = self._find(name)
@@ -299,8 +330,14 @@ class GcsStore:
         )
 
     def _answered(self, answer: Response) -> StoreBroken:
+        said, reason = _message(answer.text)
         return answers.broken(
-            self.url, answer.status_code, _message(answer.text), answer.headers.get("Retry-After")
+            self.url,
+            answer.status_code,
+            said,
+            answer.headers.get("Retry-After"),
+            date=answer.headers.get("Date"),
+            reason=reason,
         )
 
     @contextlib.contextmanager
@@ -308,20 +345,46 @@ class GcsStore:
         """Wrap the libraries' errors; their texts hold addresses of sessions, so none travels."""
         try:
             yield
-        except api.GoogleAPICallError as error:
-            answer = error.response
-            if isinstance(answer, Response):
-                raise self._answered(answer) from None
-            raise answers.broken(self.url, int(error.code or 0), str(error.message)) from None
-        except auth.RefreshError as error:
-            said = first_line(answers.shown(str(error.args[0]))) if error.args else ""
-            kind = StoreUnreachable if error.retryable else CredentialExpired
-            raise kind(f"{self.url}: Google gives no access with this login ({said})") from None
-        except (api.RetryError, auth.TransportError, RequestException, ConnectionError) as error:
-            what = f" while at {name}" if name else ""
-            raise StoreUnreachable(f"{self.url}: {type(error).__name__}{what}") from None
-        except auth.GoogleAuthError as error:
-            raise CredentialRefused(f"{self.url}: {type(error).__name__}") from None
+        except (auth.GoogleAuthError, api.GoogleAPIError, RequestException, ConnectionError) as e:
+            raise self._broken(e, f" while at {name}" if name else "") from None
+        except (ValueError, TypeError, KeyError, AttributeError):
+            # The libraries take what they are given for what they asked for.
+            raise self._senseless(f" while at {name}" if name else "") from None
+
+    def _broken(self, error: BaseException, what: str) -> StoreBroken:
+        if isinstance(error, api.RetryError) and error.cause is not None:
+            return self._broken(error.cause, what)  # what it tried again, until it gave up
+        match error:
+            case api.GoogleAPICallError():
+                answer = error.response
+                if isinstance(answer, Response):
+                    return self._answered(answer)
+                return answers.broken(self.url, int(error.code or 0), str(error.message))
+            case auth.RefreshError():
+                return self._unlogged(error)
+            case auth.GoogleAuthError() if not isinstance(error, auth.TransportError):
+                return CredentialRefused(f"{self.url}: {type(error).__name__}")
+            case ValueError():
+                return self._senseless(what)
+        return StoreUnreachable(
+            f"{self.url}: no answer, or one that was cut ({type(error).__name__}){what}"
+        )
+
+    def _unlogged(self, error: Any) -> StoreBroken:
+        """Tell a login that is over from a server that gives none just now, by its own word."""
+        body = error.args[1] if len(error.args) > 1 else None
+        word = body.get("error") if isinstance(body, dict) else None
+        said = first_line(answers.shown(str(error.args[0]))) if error.args else ""
+        if error.retryable or not isinstance(word, str) or word in _LATER:
+            return StoreUnreachable(f"{self.url}: no login from Google just now ({said[:100]})")
+        return CredentialExpired(
+            f"{self.url}: Google gives no access with this login ({said}): make a new key"
+        )
+
+    def _senseless(self, what: str) -> StoreBroken:
+        return StoreUnreachable(
+            f"{self.url}: it answers nothing that Google would: is something in between?{what}"
+        )
 
 
 class _Sink:
@@ -353,10 +416,14 @@ def _hex(text: str | None) -> str:
     return base64.b64decode(text).hex() if text else ""
 
 
-def _message(text: str) -> str:
-    with contextlib.suppress(ValueError, KeyError, TypeError):
-        return str(json.loads(text)["error"]["message"])
-    return ""
+def _message(text: str) -> tuple[str, str]:
+    """Return what Google says of an error: its sentence, and its word for programs."""
+    said = reason = ""
+    with contextlib.suppress(ValueError, KeyError, TypeError, IndexError):
+        error = json.loads(text)["error"]
+        said = str(error["message"])
+        reason = str(error["errors"][0]["reason"])
+    return said, reason
 
 
 def _credentials(url: str, access: Access) -> Any:
