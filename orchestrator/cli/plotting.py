@@ -13,8 +13,8 @@ from pathlib import Path
 
 from orchestrator.cli.checkup import SYSTEM_CONFIG, SYSTEM_STATE
 from orchestrator.cli.times import BadTime, duration
+from orchestrator.core.boots import boot_s
 from orchestrator.core.configuring import resumed
-from orchestrator.core.demand import boot_s
 from orchestrator.core.model import Fleet, FleetConfig, Health, Now
 from orchestrator.core.quiet import quiet_until
 from orchestrator.edge.alerts import zone_of

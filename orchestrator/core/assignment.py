@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from orchestrator.core import health as rules
 from orchestrator.core import whereabouts
+from orchestrator.core.boots import resting, up_at
 from orchestrator.core.choice import Candidate, Rank
 from orchestrator.core.draft import Draft
 from orchestrator.core.durations import spoken
@@ -201,17 +202,26 @@ def _tell(draft: Draft, name: str, old: str | None, to: str | None, why: str, ep
 
 
 def retry_at(draft: Draft, service: Service) -> float | None:
-    """Say when asking again may help: the soonest reset, else the next look at somebody."""
-    times = []
+    """Say when asking again may help: the soonest reset or boot, or the next look at somebody.
+
+    One that is off is not looked for: what counts is when it may be up, if it comes by itself.
+    """
+    times, looks = [], []
     for name in service.backends:
         state = draft.backend(name)
         spec = draft.config.backends[name]
+        policy = spec.health
+        look = draft.at + min(policy.down_interval_s, policy.interval_s * 3)
+        if resting(spec, state):
+            back = up_at(spec, state, draft.at)
+            looks.append(look if back is None else max(back, look))
+            times += [] if back is None else looks[-1:]
+            continue
         times += resets(state, draft.at)
         nowhere = spec.registers and state.session is None and state.pending is None
         if spec.assignable and not state.denied and not nowhere:
-            policy = spec.health
-            times.append(draft.at + min(policy.down_interval_s, policy.interval_s * 3))
-    return min(times, default=None)
+            times.append(look)
+    return min(times or looks, default=None)
 
 
 def failed(draft: Draft, name: str, turn: Rotation, why: str) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from orchestrator.core.demand import TIERS, boot_s, starting
+from orchestrator.core.boots import boot_s, starting
+from orchestrator.core.demand import TIERS
 from orchestrator.core.health import ALIVE
 from orchestrator.core.lives import PowerPhase, Session
 from orchestrator.core.meters import MeterSpec, Unit

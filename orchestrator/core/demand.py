@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from orchestrator.core import metering
 from orchestrator.core.assignment import candidate, margin_s
+from orchestrator.core.boots import boot_s, starting
 from orchestrator.core.choice import Candidate, Rank
 from orchestrator.core.draft import Draft
 from orchestrator.core.durations import spoken
@@ -23,13 +24,11 @@ from orchestrator.core.model import Backend, BackendState, Health, Service, Tier
 from orchestrator.core.onhours import until
 from orchestrator.core.queueing import overdue
 
-BOOT_S = 300.0  # how long a start takes, as long as none is known
 COMING_S = 900.0  # what loads for longer than this is not coming
 UNSEEN_S = 60.0  # what nobody looked at yet is waited for
 SOON_S = 300.0  # a cool-down that ends sooner is waited for
 BY_HOURS = "these are its hours"
 TIERS = list(Tier)
-UNDER_WAY = (PowerPhase.STARTING, PowerPhase.ON)
 
 
 def label_start(instance: str, backend: str) -> str:
@@ -43,30 +42,9 @@ def ours(instance: str, backend: str, label: str) -> bool:
     return label.startswith(start) and label.removeprefix(start).isdigit()
 
 
-def boot_s(state: BackendState) -> float:
-    """Say within how many seconds nine of ten of its starts were up."""
-    boots = state.boots
-    return sorted(boots)[math.ceil(0.9 * len(boots)) - 1] if boots else BOOT_S
-
-
 def exhausted(state: BackendState, at: float) -> bool:
     """Say whether what may be used of it is used up."""
     return state.exhausted_until is not None and state.exhausted_until > at
-
-
-def starting(state: BackendState) -> bool:
-    """Say whether a start of ours is under way: asked for, and not up yet."""
-    power = state.power
-    return bool(power and power.launch and power.phase in UNDER_WAY and not power.booted)
-
-
-def resting(spec: Backend, state: BackendState) -> bool:
-    """Say whether a backend is off, or not on yet: what is amiss with that is told otherwise."""
-    power = state.power
-    if power is None or not spec.powered:
-        return False
-    away = power.phase in (PowerPhase.OFF, PowerPhase.STARTING, PowerPhase.STOPPING)
-    return away or starting(state)
 
 
 def ends_at(state: BackendState) -> float:

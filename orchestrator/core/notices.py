@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from orchestrator.core import demand, metering
+from orchestrator.core.boots import resting
 from orchestrator.core.draft import Draft
 from orchestrator.core.events import Deliver
 from orchestrator.core.health import ALIVE, flap_level
@@ -152,10 +153,9 @@ def _of_backend(draft: Draft, name: str) -> Iterator[Wrong]:
     quiet = _explained(draft, name) or not draft.world.settled
     was_open = draft.incident(f"backend_down:{name}") is not None
     # What registers and was not lost is not broken: nobody has started it.
-    resting = demand.resting(spec, state) or (
-        spec.registers and state.session is None and not was_open
-    )
-    if not resting and (state.health is Health.DOWN or (was_open and state.health not in ALIVE)):
+    absent = spec.registers and state.session is None and not was_open
+    away = absent or resting(spec, state)
+    if not away and (state.health is Health.DOWN or (was_open and state.health not in ALIVE)):
         yield Wrong("backend_down", name, Severity.WARNING, params, quiet=quiet)
     if state.denied:
         denied = {"backend": name, "reason": state.denied}

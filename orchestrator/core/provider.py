@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from orchestrator.core import demand, metering, power, queueing
+from orchestrator.core.boots import boot_s
 from orchestrator.core.draft import Draft
 from orchestrator.core.durations import spoken
 from orchestrator.core.events import ProbeSoon, Rewire
@@ -192,7 +193,7 @@ def _wait_its_turn(draft: Draft, name: str, report: PowerReport) -> None:
         return
     if not (queued or known.queued):
         return
-    until = queueing.deadline(known, draft.at, demand.boot_s(state), queued=queued)
+    until = queueing.deadline(known, draft.at, boot_s(state), queued=queued)
     until_at = until if known.deadline_at is not None else None
     power.put(draft, name, durable=queued is not known.queued, queued=queued, deadline_at=until_at)
     if queued is not known.queued:

@@ -65,8 +65,9 @@ def _stay(
     state = replace(state, settled=state.settled or _confirmed(draft, service, state))
     if state.active is None:
         retry = state.retry_at
-        if retry is None or retry <= draft.at:
-            retry = retry_at(draft, service)
+        soonest = retry_at(draft, service)
+        if retry is None or retry <= draft.at or (soonest is not None and soonest < retry):
+            retry = soonest
         state = replace(state, reason=choice.why, retry_at=retry)
     turn = state.rotation
     needless = turn is not None and turn.phase is Phase.CANARY and turn.why != PLANNED

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from orchestrator.core import demand, metering, months
+from orchestrator.core.boots import boot_s
 from orchestrator.core.draft import Draft
 from orchestrator.core.lives import PowerPhase
 from orchestrator.core.power import ASK_FAST_S, SLOWEST_S, of, put
@@ -54,7 +55,7 @@ def launch(draft: Draft, name: str, why: str) -> None:
         number=number,
         months=seen,
         launched_at=draft.at,
-        deadline_at=draft.at + max(2 * demand.boot_s(state), SLOWEST_S),
+        deadline_at=draft.at + max(2 * boot_s(state), SLOWEST_S),
         booted=False,
         stray=False,
         idle_since=None,

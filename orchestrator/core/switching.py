@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.core import demand, metering
+from orchestrator.core.boots import boot_s
 from orchestrator.core.draft import Draft
 from orchestrator.core.durations import spoken
 from orchestrator.core.events import Answer
@@ -53,7 +54,7 @@ def start(draft: Draft, command: Start) -> None:
         raise Refused(f"too little is left of {key} for a start, which takes some ahead")
     put(draft, name, failures=0, retry_at=None)
     launch(draft, name, "the operator said so")
-    about = spoken(demand.boot_s(state))
+    about = spoken(boot_s(state))
     idle = spec.idle_stop_s
     ends = f"; it is stopped after {spoken(idle)} without work" if idle is not None else ""
     draft.answer = Answer(f"{name} is being started, which takes about {about}{ends}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from orchestrator.core import onhours
-from orchestrator.core.demand import boot_s
+from orchestrator.core.boots import boot_s
 from orchestrator.core.lives import Power, PowerPhase
 from orchestrator.core.model import BackendState, Fleet, Health
 from orchestrator.core.power import FORGIVEN_S, STEADY_S

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
 
-from orchestrator.core.demand import starting
+from orchestrator.core.boots import starting
 from orchestrator.core.events import Turn
 from orchestrator.core.health import ALIVE
 from orchestrator.core.model import Fleet, Health, Notice, Observation, Source, Verdict

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from orchestrator.core import metering, onhours
-from orchestrator.core.demand import boot_s
+from orchestrator.core.boots import boot_s
 from orchestrator.core.durations import spoken
 from orchestrator.core.hours import clock
 from orchestrator.core.lives import Power, PowerPhase

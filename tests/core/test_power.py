@@ -220,6 +220,41 @@ def test_its_provider_is_told_to_end_it_before_its_session_or_its_budget_does():
     assert world.turns[-1].effects[-1].max_run_s is None
 
 
+def test_while_nobody_serves_discovery_says_when_the_one_that_is_started_may_be_up():
+    world, cloud = world_of(vm("v"))
+    put(world, "v", boots=(200.0,))
+    cloud.lives(5)
+    [(began, _, _)] = cloud.starts
+    cloud.lives(20)
+    assert world.fleet.services["chat"].retry_at == pytest.approx(began + 200.0, abs=5)
+
+
+def test_one_that_may_not_be_started_yet_is_said_to_be_up_a_boot_after_it_may():
+    world, cloud = world_of(vm("v"))
+    put(world, "v", boots=(200.0,))
+    cloud.fates = ["stockout"]
+    cloud.lives(30)
+    assert world.fleet.services["chat"].retry_at <= power(world, "v").retry_at + 200.0
+    cloud.fates = ["stockout"] * 9
+    cloud.lives(3000)
+    assert power(world, "v").retry_at > world.at
+    back = power(world, "v").retry_at + 200.0
+    assert world.fleet.services["chat"].retry_at == pytest.approx(back, abs=210)
+
+
+def test_one_whose_quota_is_spent_is_said_to_be_up_a_boot_after_the_reset():
+    world, cloud = world_of(vm("v"))
+    put(world, "v", boots=(200.0,), exhausted_until=world.at + 5000.0)
+    until = world.at + 5000.0
+    cloud.lives(20)
+    assert cloud.starts == []
+    assert world.fleet.services["chat"].retry_at == pytest.approx(until + 200.0, abs=1)
+    put(world, "v", exhausted_until=None)
+    world.give(Reconfigured(world.fleet.config))
+    cloud.lives(20)
+    assert world.fleet.services["chat"].retry_at <= world.at + 210.0, "it comes sooner now"
+
+
 # ── answers, lost and otherwise ─────────────────────────────────────────────────────────────────
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.core.demand import boot_s, starting
+from orchestrator.core.boots import boot_s, starting
 from orchestrator.core.events import Pause, Resume
 from orchestrator.core.ledger import first_block, ran
 from orchestrator.core.meters import (
