@@ -213,8 +213,8 @@ FISH = (
         "the deadline itself is in time",
         "at its end a session is over",
         HEALTH,
-        "(session.ends_at is not None and at >= session.ends_at)",
-        "(session.ends_at is not None and at > session.ends_at)",
+        "if session.ends_at is not None and at >= session.ends_at:",
+        "if session.ends_at is not None and at > session.ends_at:",
         ("rules",),
     ),
     Fish(
