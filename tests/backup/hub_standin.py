@@ -44,6 +44,10 @@ class Dataset:
     parts: dict[str, dict[int, bytes]] = field(default_factory=dict)
     refuse: tuple[int, str] | None = None
     refuse_object: str = ""  # what the LFS server says of every object
+    headers: dict[str, str] = field(default_factory=dict)  # of what is refused
+    portal: bytes = b""  # something in between answers 200 with this
+    expired: int = 0  # so many parts of an upload come too late for their signature
+    mute: threading.Event | None = None  # a commit is not answered before that
     cut: int = 0  # so many parts of an upload break
     lie: bool = False
     leaked: list[str] = field(default_factory=list)  # tokens that arrived where none belongs
@@ -102,6 +106,8 @@ class Handler(BaseHTTPRequestHandler):
         held, url = self.server.held, urlsplit(self.path)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         path, given = unquote(url.path), self.headers.get("Authorization", "")
+        if held.portal:
+            return self.answer(200, held.portal)
         if path.startswith("/signed/"):
             if given:
                 held.leaked.append(given)
@@ -109,7 +115,7 @@ class Handler(BaseHTTPRequestHandler):
         if given != f"Bearer {held.token}":
             return self.fail(401, "Invalid credentials in Authorization header")
         if held.refuse:
-            return self.fail(*held.refuse)
+            return self.fail(*held.refuse, **held.headers)
         api, plain = f"/api/datasets/{held.repo}", f"/datasets/{held.repo}"
         if path == api:
             return self.answer(
@@ -167,6 +173,9 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(200, {"files": modes})
 
     def do_commit(self, held: Dataset, rest: str, body: bytes, query: dict) -> None:
+        if held.mute is not None:
+            held.mute.wait()
+            return self.fail(503, "too late")
         lines = [json.loads(line) for line in body.splitlines()]
         assert lines[0]["key"] == "header"
         if lines[0]["value"].get("parentCommit") != held.head:
@@ -226,6 +235,9 @@ class Handler(BaseHTTPRequestHandler):
         if self.command == "GET":
             return self.answer(200, held.objects[oid])
         if part != "done":
+            if held.expired:
+                held.expired -= 1
+                return self.answer(403, b"<Error><Code>AccessDenied</Code></Error>")
             if held.cut:
                 held.cut -= 1
                 self.close_connection = True

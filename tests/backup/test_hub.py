@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from jobs.backup.errors import (
     StoreFullError,
     StoreUnreachable,
 )
+from jobs.backup.stores import hub
 from tests.backup import hub_standin, worlds
 from tests.backup.worlds import World
 
@@ -170,6 +172,7 @@ print(peak.split()[1])
 """
 SERVE = """
 import sys
+from jobs.backup.stores import hub
 from tests.backup import hub_standin
 hub_standin.PART = 30_000_000
 with hub_standin.standing_in(hub_standin.Dataset()) as at:
@@ -214,3 +217,53 @@ def test_an_upload_takes_little_memory_whatever_the_size(world, tmp_path):
 
 def test_the_stand_in_is_strict():
     assert hub_standin.LARGE < 2_500_000 > hub_standin.PART
+
+
+def test_a_hub_that_never_answers_is_given_up(world, archive, monkeypatch):
+    """The library by itself would wait for ever."""
+    monkeypatch.setattr(hub, "_TIMEOUT_S", 0.5)
+    world.server.mute = threading.Event()
+    try:
+        with pytest.raises(StoreUnreachable, match="no answer"):
+            world.open().put(archive, NAME)
+    finally:
+        world.server.mute.set()
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait_s"),
+    [
+        ({"Retry_After": "3600"}, 3600),
+        ({"ratelimit": '"api";r=0;t=299'}, 299),
+        ({"Retry_After": "Sat, 21 Nov 2099 03:00:00 GMT"}, 2e9),
+    ],
+)
+def test_a_long_wait_is_told_and_not_slept_through_here(world, archive, headers, wait_s):
+    """Meanwhile the other places have their turn."""
+    store = world.open()
+    store.put(archive, NAME)
+    world.server.refuse, world.server.headers = (429, "Too many requests"), headers
+    for ask in (store.list, lambda: store.put(archive, f"{NAME}2"), lambda: store.read(NAME, 9)):
+        with pytest.raises(StoreUnreachable, match="slow down") as caught:
+            ask()
+        assert caught.value.retry_after_s == pytest.approx(wait_s, rel=0.3)
+
+
+def test_an_upload_that_outlives_its_signature_is_no_refused_login(world, archive):
+    world.server.expired = 1
+    with pytest.raises(StoreUnreachable, match="upload address is no longer good"):
+        world.open().put(archive, NAME)
+    world.open().put(archive, NAME)
+    assert world.bytes_of(NAME) == archive.read_bytes()
+
+
+@pytest.mark.parametrize("portal", [b"<html>Log in to our Wi-Fi</html>", b"[]", b"{}", b'"yes"'])
+def test_what_something_in_between_answers_is_no_crash_and_worth_another_attempt(
+    world, archive, portal
+):
+    store = world.open()
+    world.server.portal = portal
+    with pytest.raises(StoreUnreachable, match="something in between"):
+        store.put(archive, NAME)
+    world.server.portal = b""
+    store.put(archive, NAME)

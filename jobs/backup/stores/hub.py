@@ -9,18 +9,27 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Iterator, Mapping
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any, Final
 
-from httpx2 import HTTPError, Response
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
+from httpx2 import Client, HTTPError, Response, Timeout
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    constants,
+    set_client_factory,
+)
 from huggingface_hub.errors import HfHubHTTPError, RemoteEntryNotFoundError, RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import (  # type: ignore[attr-defined]  # it exports these without saying so
     disable_progress_bars,
     get_session,
     hf_raise_for_status,
+    parse_ratelimit_headers,
 )
+from huggingface_hub.utils._http import hf_request_event_hook
 
 from jobs.backup.errors import (
     Conflict,
@@ -52,12 +61,46 @@ from jobs.backup.targets import Target, safe
 _KIND: Final = "dataset"
 _MOVED_ON: Final = frozenset({409, 412})
 _TIMEOUT_S: Final = 90.0
+_PATIENCE_S: Final = 30.0  # more than that is waited for by whoever called us
+_REFUSED: Final = frozenset({400, 401, 403})
+_THROTTLED: Final = frozenset({429, 503})
 
 
 def make(target: Target, access: Access, private: Path) -> HubStore:  # noqa: ARG001 - as the others
     """Return the store; nothing is asked of the Hub yet."""
     disable_progress_bars()
+    set_client_factory(_client)
     return HubStore(target, access)
+
+
+class _Later(Exception):
+    """An answer that asks for a long wait, which the library would sleep through here and now."""
+
+    def __init__(self, answer: Response, wait_s: float) -> None:
+        super().__init__()
+        self.status, self.wait_s = answer.status_code, wait_s
+
+
+def _client() -> Client:
+    """Make the library's client: its own would wait for ever for an answer."""
+    hooks: Any = {"request": [hf_request_event_hook], "response": [_impatient]}
+    timeout = Timeout(_TIMEOUT_S, connect=15.0)
+    return Client(event_hooks=hooks, follow_redirects=True, timeout=timeout)
+
+
+def _impatient(answer: Response) -> None:
+    if answer.status_code in _THROTTLED:
+        wait_s = _wait_s(answer)
+        if wait_s > _PATIENCE_S:
+            raise _Later(answer, wait_s)
+
+
+def _wait_s(answer: Response) -> float:
+    """Return how long the Hub asks to wait: by its own header of limits, or by Retry-After."""
+    limits = parse_ratelimit_headers(answer.headers)
+    if limits is not None and limits.remaining == 0:
+        return float(limits.reset_in_seconds)
+    return answers.seconds(answer.headers.get("Retry-After"), answer.headers.get("Date"))
 
 
 class HubStore:
@@ -223,14 +266,9 @@ class HubStore:
             yield from answer.iter_bytes(CHUNK)
 
     def _commit(self, operation: Any, message: str, head: str) -> str:
-        try:
-            made = self._api.create_commit(
-                self._repo, [operation], commit_message=message, parent_commit=head, repo_type=_KIND
-            )
-        except HfHubHTTPError as error:
-            if error.response.status_code in _MOVED_ON:
-                raise StoreUnreachable(f"{self.url}: somebody else wrote meanwhile") from None
-            raise
+        made = self._api.create_commit(
+            self._repo, [operation], commit_message=message, parent_commit=head, repo_type=_KIND
+        )
         return str(made.oid)
 
     @contextlib.contextmanager
@@ -242,26 +280,50 @@ class HubStore:
             raise NotFound(f"{self.url}: no such dataset, or not for this login") from None
         except RemoteEntryNotFoundError:
             raise NotFound(f"{self.url} has no {name}") from None
-        except (HTTPError, RuntimeError, ValueError) as error:
-            raise self._broken(error, name) from None
+        except (HTTPError, RuntimeError, ValueError, _Later) as error:
+            raise self._broken(error, f" while at {name}" if name else "") from None
+        except (TypeError, KeyError, AttributeError):
+            raise self._senseless(f" while at {name}" if name else "") from None
 
-    def _broken(self, error: BaseException, name: str) -> Exception:
+    def _broken(self, error: BaseException, what: str) -> Exception:
         found: BaseException | None = error
         while isinstance(found, RuntimeError) and found.__cause__ is not None:
             found = found.__cause__  # the library wraps what happened to an upload
-        if isinstance(found, HfHubHTTPError):
-            answer: Response = found.response
-            said = found.server_message or ""
-            after = answer.headers.get("Retry-After")
-            return answers.broken(self.url, answer.status_code, said, after)
-        if not isinstance(found, HTTPError | ValueError | RuntimeError):
-            return found if isinstance(found, Exception) else StoreUnreachable(self.url)
-        what = f" while at {name}" if name else ""
-        if isinstance(found, ValueError):  # what its LFS server says comes as one of these
-            said = first_line(answers.shown(str(found).replace("\n", " ")))
-            full = answers.FULL.search(said)
-            return (StoreFullError if full else StoreUnreachable)(f"{self.url}: {said}{what}")
-        return StoreUnreachable(f"{self.url}: {type(found).__name__}{what}")
+        match found:
+            case _Later():
+                made = answers.broken(self.url, found.status)
+                made.retry_after_s = found.wait_s
+                return made
+            case HfHubHTTPError():
+                return self._answered(found)
+            case JSONDecodeError() | TypeError() | KeyError() | AttributeError():
+                return self._senseless(what)
+            case ValueError():  # what its LFS server says comes as one of these
+                said = first_line(answers.shown(str(found).replace("\n", " ")))
+                full = answers.FULL.search(said)
+                return (StoreFullError if full else StoreUnreachable)(f"{self.url}: {said}{what}")
+            case Exception() if not isinstance(found, HTTPError | RuntimeError):
+                return found
+        why = f"no answer, or one that was cut ({type(found).__name__})"
+        return StoreUnreachable(f"{self.url}: {why}{what}")
+
+    def _answered(self, error: HfHubHTTPError) -> StoreBroken:
+        answer: Response = error.response
+        said = error.server_message or ""
+        if answer.status_code in _MOVED_ON:
+            return StoreUnreachable(f"{self.url}: somebody else wrote meanwhile")
+        if answer.status_code in _REFUSED and "authorization" not in answer.request.headers:
+            # An address that was signed for an hour, not the login: the next attempt is given one.
+            why = f"its upload address is no longer good (HTTP {answer.status_code})"
+            return StoreUnreachable(f"{self.url}: {why}")
+        made = answers.broken(self.url, answer.status_code, said)
+        made.retry_after_s = _wait_s(answer)
+        return made
+
+    def _senseless(self, what: str) -> StoreBroken:
+        return StoreUnreachable(
+            f"{self.url}: it answers nothing that the Hub would: is something in between?{what}"
+        )
 
 
 class _Counted(io.BufferedReader):
