@@ -132,7 +132,8 @@ class Power:
     begun to serve and ended by itself, too soon to be worth a start. `in_hours`: it is on in hours
     in which it should be; False: it was, and they are over. `queued`: its provider took the start,
     which waits for its turn there. `months`: what each of the last ones saw. `theirs`: the label of
-    what somebody else runs there.
+    what somebody else runs there. `unheard`: starts in a row that got no answer and came to
+    nothing.
     """
 
     phase: PowerPhase = PowerPhase.UNKNOWN
@@ -161,3 +162,4 @@ class Power:
     in_hours: bool | None = None
     months: tuple[PowerMonth, ...] = ()
     theirs: str = ""
+    unheard: int = 0

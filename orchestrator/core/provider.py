@@ -60,6 +60,8 @@ def _started(draft: Draft, name: str, known: Power, event: PowerReported) -> Non
     report = event.report
     if known.phase is not PowerPhase.STARTING or known.launch != event.launch:
         return
+    if known.unheard and report.snag is not Snag.LOST:
+        power.put(draft, name, durable=True, unheard=0)
     if report.snag is Snag.NONE:
         draft.note("power_asked", name, f"{name}: its provider took the start {known.launch}")
         phase = PowerPhase.ON if report.phase is PowerPhase.ON else PowerPhase.STARTING
@@ -138,11 +140,24 @@ def _is_off(draft: Draft, name: str, known: Power, event: PowerReported) -> None
         power.put(draft, name, why=known.why if told_to else "")
         draft.note("power_off", name, f"{name}: {why}")
     elif not known.answered:
-        text = f"{name}: {known.launch} never began, so another start is no second one"
-        draft.note("power_off", name, text)
+        _never_began(draft, name, known)
     else:
         going = known.why if known.phase is PowerPhase.STOPPING else ""
         _ended(draft, name, known, event.report.detail or going)
+
+
+def _never_began(draft: Draft, name: str, known: Power) -> None:
+    """Say of a start whose answer was lost that it came to nothing.
+
+    That may be a moment's fault, so it is made once more; then it is a failure as any other.
+    """
+    text = f"{name}: {known.launch} never began, so another start is no second one"
+    draft.note("power_off", name, text)
+    if not known.detail:
+        return  # nobody was asked: the daemon was killed before
+    power.put(draft, name, durable=True, unheard=known.unheard + 1)
+    if known.unheard:
+        power.failed(draft, name, f"it gave no answer, and nothing began: {known.detail}")
 
 
 def _ended(draft: Draft, name: str, known: Power, detail: str) -> None:

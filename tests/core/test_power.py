@@ -306,6 +306,34 @@ def test_a_launch_whose_answer_is_lost_is_not_repeated_before_the_status_was_rea
     assert world.active == "v"
 
 
+def test_one_that_answers_no_start_and_makes_none_is_told_of_and_the_next_has_its_turn():
+    world, cloud = world_of(backend("a"), vm("v"), vm("w"))
+    cloud.fates = ["gone", "gone", "", "gone"]
+    cloud.lives(200, down="a")
+    assert started(cloud) == ["v", "v", "w"], "once more, for the fault may have been a moment's"
+    assert world.active == "w"
+    assert "start_failed:v" in world.fleet.incidents
+    assert "no answer" in power(world, "v").detail
+    assert "timed out" in power(world, "v").detail
+
+
+def test_one_that_answers_no_start_is_asked_later_and_later():
+    _, cloud = world_of(backend("a"), vm("v"))
+    cloud.fates = ["gone"] * 30
+    cloud.lives(3600, down="a")
+    assert len(cloud.starts) <= 8
+
+
+def test_a_start_that_was_never_asked_for_is_no_failure_of_its_provider():
+    world, cloud = world_of(backend("a"), vm("v"))
+    for _ in range(3):
+        world.at += 40  # the daemon was killed before it asked, each time
+        cloud.serve(dropped=True)
+        world.give(PowerReported("v", Ask.STATUS, PowerReport(PowerPhase.OFF), began_at=world.at))
+        world.down("a")
+    assert power(world, "v").failures == 0
+
+
 def test_while_the_provider_is_mute_a_lost_launch_is_not_repeated_and_in_the_end_stopped():
     _, cloud = world_of(backend("a"), vm("v"))
     cloud.fates = ["lost"]
