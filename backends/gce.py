@@ -140,6 +140,7 @@ class Driver(placed.Placed):
         """Have it started, in the first place that has room."""
         self._known_off, self._last = False, launch.label
         more = {"launch": launch.label, "max_run_s": launch.max_run_s}
+        more["now"] = self._ports.clock.wall()
         return await self._ask("start", START_S, Snag.LOST, **more)
 
     async def stop(self, launch: str) -> PowerReport:

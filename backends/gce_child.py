@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from backends.gce_client import PREEMPTED, Compute, machine, why_failed
+from backends import gce_past
+from backends.gce_client import SETTLE_S, Compute, machine
 from backends.gce_words import (
     ENDED,
     LABEL,
@@ -55,6 +56,7 @@ class Wish:
     address: str
     curious: bool
     last: str
+    now: float
     at_once_s: float
 
 
@@ -73,10 +75,12 @@ def main(payload: dict[str, Any]) -> Said:
         payload.get("address", "external"),
         payload.get("curious", True),
         payload.get("last", ""),
+        payload.get("now", 0.0),
         payload.get("at_once_s", AT_ONCE_S),
     )
     try:
-        cloud = Compute(wish.project, payload.get("account", ""), payload["api"])
+        account, settle_s = payload.get("account", ""), min(SETTLE_S, wish.at_once_s)
+        cloud = Compute(wish.project, account, payload["api"], settle_s)
         return VERBS[payload["do"]](cloud, wish)
     except Trouble as trouble:
         return _trouble(trouble)
@@ -91,10 +95,13 @@ def _trouble(trouble: Trouble) -> Said:
 
 
 def _told(wish: Wish, one: Machine, phase: PowerPhase | None = None, detail: str = "") -> Said:
+    url = one.url(wish.scheme, wish.port, wish.address) if wish.port else ""
+    if wish.port and one.phase is PowerPhase.ON and not url:
+        detail = detail or f"{one.zone}/{one.name} has no {wish.address} address"
     return {
         "phase": (phase or one.phase).value,
         "launch": one.launch,
-        "address": one.url(wish.scheme, wish.port, wish.address) if wish.port else "",
+        "address": url,
         "detail": detail or ("" if one.phase in SETTLED else f"its status is {one.status}"),
         "snag": Snag.NONE.value if one.phase is not PowerPhase.UNKNOWN else Snag.TRANSIENT.value,
     }
@@ -167,9 +174,8 @@ def status(cloud: Compute, wish: Wish) -> Said:
         return _off(f"there is no instance {names} in {wish.project}: was it deleted?")
     stopped = [one for one in seen.machines if ours(wish.prefix, one.launch)]
     if wish.template and wish.last and not stopped:  # it is gone, and only its operations are left
-        links = {zone: cloud.link(zone, wish.last) for zone, _ in wish.places}
-        stopped = [Machine(zone, wish.last, "", link=link) for zone, link in links.items()]
-    reasons = (_why(cloud, wish, one) for one in stopped)
+        stopped = gce_past.gone(cloud, wish.places, wish.last)
+    reasons = [_let_go(cloud, wish, seen, one) for one in stopped]
     detail = next((reason for reason in reasons if reason), "")
     if any(one.status == "SUSPENDED" for one in seen.machines):
         detail = detail or "it is suspended: its memory and disks cost"
@@ -177,18 +183,24 @@ def status(cloud: Compute, wish: Wish) -> Said:
 
 
 def _why(cloud: Compute, wish: Wish, one: Machine) -> str:
-    """Say by what it went off, as far as it can be known."""
-    if not wish.curious or not one.link:
-        return ""
-    with contextlib.suppress(Trouble, StopIteration):
-        last = cloud.last_operations(one.zone, one.link)[:1]
-        for operation in last:
-            if operation.operation_type == PREEMPTED:
-                return "preempted: Google took the spot machine back"
-            if trouble := why_failed(operation):
-                return f"{one.zone}: {trouble.detail}"
-            if operation.operation_type == "stop" and operation.user:
-                return f"stopped by {operation.user}"
+    """Say by what it went off, where that is news."""
+    if wish.curious and one.link:
+        with contextlib.suppress(Trouble):
+            return gce_past.why_off(one.zone, cloud.last_operations(one.zone, one.link))
+    return ""
+
+
+def _let_go(cloud: Compute, wish: Wish, seen: Seen, one: Machine) -> str:
+    """Say by what it went off, and let its label say so: a start by hand is none of ours then."""
+    raw = next((raw for raw in seen.raw.values() if raw.self_link == one.link), None)
+    if raw is None or not one.link:
+        return _why(cloud, wish, one)
+    with contextlib.suppress(Trouble):
+        done = cloud.last_operations(one.zone, one.link)
+        if gce_past.is_over(raw, done):
+            with contextlib.suppress(Trouble):
+                cloud.ended(one.zone, raw)
+        return gce_past.why_off(one.zone, done) if wish.curious else ""
     return ""
 
 
@@ -211,7 +223,8 @@ def start(cloud: Compute, wish: Wish) -> Said:
     if not seen.raw:
         names = ", ".join(f"{zone}/{name}" for zone, name in seen.missing)
         raise Trouble(Snag.DENIED, f"there is no instance {names} in {wish.project}")
-    return _first(list(seen.raw), lambda place: _wake(cloud, wish, seen.raw[place], *place))
+    places = gce_past.by_room(cloud, wish.prefix, list(seen.raw), seen.raw, wish.now)
+    return _first(places, lambda place: _wake(cloud, wish, seen.raw[place], *place))
 
 
 def _runs(wish: Wish, one: Machine) -> Said:
@@ -297,7 +310,7 @@ def _create(cloud: Compute, wish: Wish, seen: Seen) -> Said:
     for one in seen.machines:
         with contextlib.suppress(Trouble):
             cloud.delete(one.zone, one.name)
-    return _first(wish.places, attempt)
+    return _first(gce_past.by_room(cloud, wish.prefix, wish.places, {}, wish.now), attempt)
 
 
 # ── stop ────────────────────────────────────────────────────────────────────────────────────────

@@ -39,7 +39,6 @@ LINKS: Final = "https://www.googleapis.com/compute/v1"
 # An error whose body is JSON, and not in Google's form, breaks the library itself.
 STRANGE: Final = (ValueError, TypeError, AttributeError, KeyError)
 _REQUEST: Final = re.compile(r"^[A-Z]+ https?://\S+: ")  # what the library writes before a message
-PREEMPTED: Final = "compute.instances.preempted"
 
 
 def credentials(account: str, api: str) -> Any:
@@ -77,10 +76,13 @@ def _key(account: str) -> Any:
 
 
 class Compute:
-    """One project, as far as one machine needs it. Whatever goes wrong is a `Trouble`."""
+    """One project, as far as one machine needs it. Whatever goes wrong is a `Trouble`.
 
-    def __init__(self, project: str, account: str, api: str) -> None:
-        self.project = project
+    `settle_s`: how long a small operation is waited for.
+    """
+
+    def __init__(self, project: str, account: str, api: str, settle_s: float = SETTLE_S) -> None:
+        self.project, self._settle_s = project, settle_s
         self._given = {
             "credentials": credentials(account, api),
             "client_options": ClientOptions(api_endpoint=api),
@@ -139,15 +141,26 @@ class Compute:
 
     def last_operations(self, zone: str, link: str) -> list[Any]:
         """List what was done to an instance, the last first."""
-        client = self._client(gce.ZoneOperationsClient)
+        wanted = _path(link)
+        found = self._operations(zone, f'targetLink="{link}"', 10)
+        return [one for one in found if _path(one.target_link) == wanted]
+
+    def last_inserts(self, zone: str) -> list[Any]:
+        """List what was lately made in a zone, or was to be made there, the last first."""
+        found = self._operations(zone, 'operationType="insert"', 20)
+        return [one for one in found if one.operation_type == "insert"]
+
+    def _operations(self, zone: str, given: str, most: int) -> list[Any]:
         pager = self._read(
-            client.list,
+            self._client(gce.ZoneOperationsClient).list,
             zone=zone,
-            filter=f'targetLink="{link}"',
+            filter=given,
             order_by="creationTimestamp desc",
-            max_results=5,
+            max_results=most,
         )
-        return list(next(iter(pager.pages)).items)
+        page = next(iter(pager.pages), None)
+        items = [] if page is None else page.items
+        return sorted(items, key=lambda one: one.insert_time, reverse=True)
 
     def link(self, zone: str, name: str) -> str:
         """Name an instance as operations do."""
@@ -159,7 +172,11 @@ class Compute:
         pager = self._read(
             client.list, zone=zone, filter='(operationType="insert") (status!="DONE")'
         )
-        return [str(one.target_link).rpartition("/")[2] for one in self._pages(pager)]
+        return [
+            str(one.target_link).rpartition("/")[2]
+            for one in self._pages(pager)
+            if one.operation_type == "insert" and one.status != gce.Operation.Status.DONE
+        ]
 
     def template(self, name: str) -> Any:
         """Read an instance template."""
@@ -259,7 +276,9 @@ class Compute:
         Where that cannot be seen, `holds` says by the instance whether it was done. Raises what it
         failed by, or that it lasts.
         """
-        if self.over(zone, operation, SETTLE_S, strict=True) or holds(self.instance(zone, name)):
+        if self.over(zone, operation, self._settle_s, strict=True) or holds(
+            self.instance(zone, name)
+        ):
             return
         raise Trouble(Snag.TRANSIENT, f"{operation.operation_type} takes too long")
 
@@ -341,6 +360,11 @@ class Compute:
         return {one.metric: (one.usage, one.limit) for one in said.quotas}
 
 
+def _path(link: str) -> str:
+    """Give what is behind the host of a link, which Google writes in more than one way."""
+    return str(link).rpartition("/projects/")[2]
+
+
 def machine(zone: str, one: Any) -> Machine:
     """Take what matters of an instance as Google describes it."""
     networks = list(one.network_interfaces)
@@ -353,7 +377,7 @@ def machine(zone: str, one: Any) -> Machine:
         )
         if found
     ]
-    internal = [network.network_i_p for network in networks if network.network_i_p]
+    internal = [found for one in networks for found in (one.network_i_p, one.ipv6_address) if found]
     scheduling = one.scheduling
     return Machine(
         zone,

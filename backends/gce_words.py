@@ -46,12 +46,16 @@ _BUSY: Final = re.compile(
     re.IGNORECASE,
 )
 _NO_GPUS: Final = re.compile(r"GPUS_ALL_REGIONS.{0,40}Limit: 0[.]0", re.DOTALL)
+_NOWHERE: Final = re.compile(r"projects/[^/']+' was not found")
 _EVERYWHERE: Final = re.compile(r"_ALL_REGIONS|globally")
 _NOT_HERE: Final = re.compile(r"accelerator|machine ?type|not supported in|zone", re.IGNORECASE)
 TRIAL: Final = (
     "an account on trial may not use GPUs, and a new one has none: upgrade it to a paid account"
     " (what is left of the credit stays), then ask for the quota `GPUs (all regions)`"
 )
+
+
+NO_KEY: Final = "Google does not take the credential: make a new key, aion secret set, aion reload"
 
 
 class Trouble(Exception):
@@ -97,7 +101,10 @@ def refused(
         snag = Snag.LOST if writes else Snag.TRANSIENT
         return Trouble(snag, f"HTTP {status}: {message}", retry_after_s=retry_after_s)
     if status == 404:  # noqa: PLR2004
-        return Trouble(Snag.DENIED, message, gone=True, elsewhere=True)
+        found = _NOWHERE.search(message)
+        return Trouble(Snag.DENIED, _denied(said, message), gone=not found, elsewhere=not found)
+    if status == 401:  # noqa: PLR2004
+        return Trouble(Snag.DENIED, f"{NO_KEY} ({message.rstrip('.')})")
     if status in {409, 412}:
         return Trouble(Snag.TRANSIENT, message, taken="alreadyExists" in said)
     return Trouble(Snag.DENIED, _denied(said, message), elsewhere=_not_here(status, message))
@@ -108,6 +115,8 @@ def _not_here(status: int, message: str) -> bool:
 
 
 def _denied(said: str, message: str) -> str:
+    if _NOWHERE.search(message):
+        return f"there is no such project, or it is another account's: {message}"
     if "accessNotConfigured" in said or "SERVICE_DISABLED" in said:
         return f"the Compute Engine API is not enabled there: {message}"
     if "billing" in said.lower():

@@ -13,10 +13,10 @@ from functools import partial
 
 import pytest
 
-from backends import gce_client
 from backends.base import Launch
 from backends.gce import checks, read, wish
 from backends.gce_child import main
+from backends.gce_past import DRY_S
 from backends.gce_words import PHASES, Machine, failed, gpu_quota, limit_s, ours, refused
 from orchestrator.core.lives import PowerPhase
 from orchestrator.core.powering import Snag
@@ -28,7 +28,7 @@ from tests.backends.worlds import TableHttp, ports
 from tests.standins import gce
 from tests.standins.gce import Fault, Google, account
 
-LABEL, NEXT = f"{PREFIX}1795000001", f"{PREFIX}1795000002"
+LABEL, NEXT, LATER = (f"{PREFIX}179500000{one}" for one in (1, 2, 3))
 TWO = {"instance": (f"{ZONE}/gpu-1", f"{OTHER_ZONE}/gpu-2")}
 MADE = {"template": "gpu", "zones": (ZONE, OTHER_ZONE)}
 
@@ -51,6 +51,11 @@ def story(play, *, faults=(), two=False, template=False, **keys):
             return await play(google, backend(google, **given))
 
     return asyncio.run(run())
+
+
+async def impatient(module, payload, *, timeout_s):
+    """Wait for nothing, so that a failure shows too late."""
+    return await in_a_thread(module, {**payload, "at_once_s": 0.2}, timeout_s=timeout_s)
 
 
 async def began(google, one, label=LABEL, max_run_s=None):
@@ -107,6 +112,7 @@ def test_a_key_that_google_does_not_take_is_denied():
         for do in (one.status(), one.start(Launch(LABEL)), one.stop(LABEL)):
             report = await do
             assert report.snag is Snag.DENIED
+            assert "Google does not take the credential: make a new key" in report.detail
             assert "authentication credential" in report.detail or "Credentials" in report.detail
             assert report.phase is PowerPhase.UNKNOWN
 
@@ -179,9 +185,7 @@ def test_an_operation_that_is_not_kept_is_known_by_its_instance():
 
 
 @pytest.mark.parametrize("call", ["setScheduling", "setLabels"])
-def test_what_is_neither_over_nor_seen_is_not_started(call, monkeypatch):
-    monkeypatch.setattr(gce_client, "SETTLE_S", 1.0)
-
+def test_what_is_neither_over_nor_seen_is_not_started(call):
     async def play(google, one):
         google.small_s = 3600.0
         google.ignores = call
@@ -190,7 +194,8 @@ def test_what_is_neither_over_nor_seen_is_not_started(call, monkeypatch):
         assert f"{call} takes too long" in report.detail
         assert calls(google, "start") == []
 
-    story(play, faults=[Fault("wait", "gone", 9), Fault("operation", "gone", 9)])
+    faults = [Fault("wait", "gone", 9), Fault("operation", "gone", 9)]
+    story(play, faults=faults, children=impatient)
 
 
 @pytest.mark.parametrize(("small_s", "snag"), [(0.05, Snag.DENIED), (0.0, Snag.NONE)])
@@ -301,10 +306,34 @@ def test_a_failure_that_takes_long_is_told_by_its_status():
         assert "RESOURCE_POOL_EXHAUSTED" in seen.detail
         assert (await one.status()).detail == "", "it is asked why once, not each time"
 
-    async def impatient(module, payload, *, timeout_s):
-        return await in_a_thread(module, {**payload, "at_once_s": 0.2}, timeout_s=timeout_s)
-
     story(play, faults=[("start", "stockout")], children=impatient)
+
+
+@pytest.mark.parametrize("template", [False, True])
+def test_a_zone_that_had_no_room_a_while_ago_is_tried_last(template):
+    async def play(google, one):
+        one._ports.clock.now = google.now()
+        call = "insert" if template else "start"
+        google.late_s = 600.0
+        google.faults += [Fault(call, "stockout", 1, ZONE)]
+        assert (await one.start(Launch(LABEL))).phase is PowerPhase.STARTING
+        google.settle()
+        assert (await one.status()).phase is PowerPhase.OFF
+        report = await one.start(Launch(NEXT))
+        assert report.snag is Snag.NONE
+        google.settle()
+        assert {zone for zone, _ in running(google)} == {OTHER_ZONE}
+        await one.stop(NEXT)
+        google.settle()
+        google.late_s = 0.0
+        one._ports.clock.now += DRY_S + 60.0
+        await one.start(Launch(LATER))
+        google.settle()
+        assert {zone for zone, _ in running(google)} == {ZONE}, (
+            "after a while it is the first again"
+        )
+
+    story(play, two=not template, template=template, children=impatient)
 
 
 def test_a_place_that_cannot_be_read_may_be_the_one_where_it_runs():
@@ -387,6 +416,99 @@ def test_a_machine_that_google_took_back_is_off_and_says_so():
     story(play)
 
 
+def _taken_back(google):
+    google.preempt(ZONE, "gpu-1")
+
+
+def _too_long(google):
+    google.skip(3700)
+
+
+def _shut_down(google):
+    google._end(google.machines[ZONE, "gpu-1"], "compute.instances.guestTerminate")
+
+
+def _by_hand(google):
+    machine = google.machines[ZONE, "gpu-1"]
+    google.go(machine, "STOPPING", "TERMINATED", 0.0)
+    google.operation(ZONE, "stop", machine["selfLink"], user="ana@example.org")
+
+
+def _without_a_word(google):
+    google.go(google.machines[ZONE, "gpu-1"], "STOPPING", "TERMINATED", 5.0)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [_taken_back, _too_long, _shut_down, _by_hand, _without_a_word],
+    ids=lambda one: one.__name__,
+)
+def test_what_went_off_by_itself_and_is_started_by_hand_is_not_ours(how):
+    async def play(google, one):
+        await began(google, one, max_run_s=3600.0)
+        how(google)
+        google.skip(10.0)
+        google.settle()
+        assert (await one.status()).phase is PowerPhase.OFF
+        machine = google.machines[ZONE, "gpu-1"]
+        assert machine["labels"] == {"team": "ai", "aion-ended": LABEL}
+        google.go(machine, "STAGING", "RUNNING", 0.0)
+        google.settle()
+        seen = await one.status()
+        assert (seen.phase, seen.launch) == (PowerPhase.ON, "")
+        assert (await one.stop(LABEL)).phase is PowerPhase.OFF
+        assert machine["status"] == "RUNNING"
+
+    story(play)
+
+
+def test_a_start_that_cannot_be_seen_yet_keeps_its_label():
+    async def play(google, one):
+        machine = google.machines[ZONE, "gpu-1"]
+        google.faults += [Fault("start", "lost")]
+        google.boot_s = 3600.0
+        assert (await one.start(Launch(LABEL))).snag is Snag.LOST
+        machine["status"] = "TERMINATED"  # what is read lags
+        assert (await one.status()).phase is PowerPhase.OFF
+        google.settle()
+        assert running(google) == {(ZONE, "gpu-1"): LABEL}
+
+    story(play)
+
+
+def test_a_label_set_since_it_went_off_stays_for_a_start_may_follow():
+    async def play(google, one):
+        await began(google, one)
+        google.preempt(ZONE, "gpu-1")
+        google.settle()
+        machine = google.machines[ZONE, "gpu-1"]
+        machine["labels"]["aion-launch"] = NEXT
+        google.operation(ZONE, "setLabels", machine["selfLink"])
+        assert (await one.status()).phase is PowerPhase.OFF
+        assert machine["labels"]["aion-launch"] == NEXT
+
+    story(play)
+
+
+def test_lists_are_not_trusted_to_hold_only_what_was_asked_for():
+    async def play(google, one):
+        google.careless = True
+        await began(google, one)
+        name = next(iter(running(google)))[1]
+        await one.stop(LABEL)
+        google.settle()
+        google.operation(
+            ZONE, "stop", f"{gce.LINK}/zones/{ZONE}/instances/web", user="ben@example.org"
+        )
+        google.operation(ZONE, "insert", f"{gce.LINK}/zones/{ZONE}/instances/{name}", failure={})
+        google.settle()
+        assert "ben@example.org" not in (await one.status()).detail
+        await began(google, one, NEXT)
+        assert set(running(google).values()) == {NEXT}
+
+    story(play, template=True)
+
+
 def test_an_instance_that_somebody_deleted_is_off_and_is_not_started():
     async def play(google, one):
         del google.machines[ZONE, "gpu-1"]
@@ -403,9 +525,12 @@ def test_an_instance_that_somebody_deleted_is_off_and_is_not_started():
 
 def test_a_project_that_is_not_there_is_denied():
     async def play(google, one):
-        assert (await one.start(Launch(LABEL))).snag is Snag.DENIED
+        for report in (await one.start(Launch(LABEL)), await one.status()):
+            assert report.snag is Snag.DENIED
+            assert "there is no such project" in report.detail
 
-    story(play, project="other-project")
+    faults = [Fault("get", "noproject", 9)]
+    story(play, faults=faults)
 
 
 def test_what_somebody_stopped_by_hand_says_by_whom():

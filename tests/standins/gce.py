@@ -33,6 +33,7 @@ import sys
 import time  # noqa: TID251 - a machine boots in real time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from aiohttp import web
@@ -101,6 +102,12 @@ class Refused(Exception):
         self.body = {"error": {"code": status, "message": message, "errors": [one]}}
 
 
+def stamp(at: float) -> str:
+    """A time as Google writes it: of its own zone, in milliseconds."""
+    zone = timezone(timedelta(hours=-8))
+    return datetime.fromtimestamp(at, zone).isoformat(timespec="milliseconds")
+
+
 def forbidden(permission: str, what: str) -> Refused:
     return Refused(403, "forbidden", f"Required '{permission}' permission for '{what}'")
 
@@ -131,6 +138,9 @@ REFUSALS = {
     "busy": lambda: Refused(429, "rateLimitExceeded", "Too many requests"),
     "quota": lambda: Refused(
         403, "quotaExceeded", "Quota 'NVIDIA_T4_GPUS' exceeded.  Limit: 1.0 in region europe-west4."
+    ),
+    "noproject": lambda: Refused(
+        404, "notFound", f"The resource 'projects/{PROJECT}' was not found"
     ),
     "gone": lambda: Refused(404, "notFound", "The resource was not found"),
     "unavailable": lambda: Refused(503, "backendError", "Backend Error"),
@@ -217,7 +227,7 @@ class Fault:
 
 @dataclass
 class Google:
-    """One project. `boot_s`, `stop_s`: how long that takes; `late_s`: until a failure shows; `small_s`: labels and limits. `hurried`: it waits for no operation ("the request might return before the default deadline is reached", reference of `zoneOperations.wait`). `ignores`: a call that it takes and never carries out."""
+    """One project. `boot_s`, `stop_s`: how long that takes; `late_s`: until a failure shows; `small_s`: labels and limits. `hurried`: it waits for no operation ("the request might return before the default deadline is reached", reference of `zoneOperations.wait`). `ignores`: a call that it takes and never carries out. `careless`: it lists all operations, oldest first, whatever is asked for."""
 
     boot_s: float = 0.02
     stop_s: float = 0.02
@@ -239,6 +249,7 @@ class Google:
     victim: int = 0
     hurried: bool = False
     ignores: str = ""
+    careless: bool = False
     switched: Callable[[bool], None] = lambda _: None
 
     # ── time ────────────────────────────────────────────────────────────────────────────────────
@@ -264,6 +275,7 @@ class Google:
         for operation in self.operations:
             if operation["status"] != "DONE" and now >= operation["_ends"]:
                 operation["status"], operation["progress"] = "DONE", 100
+                operation["endTime"] = stamp(operation["_ends"])
                 operation.update(operation.pop("_failure"))
         for key, one in list(self.machines.items()):
             if one["_next"] and now >= one["_next_at"]:
@@ -274,6 +286,7 @@ class Google:
                     self.switched(True)
                 else:
                     self._release(one)
+                    one["lastStopTimestamp"] = stamp(one["_next_at"])
                     if one["status"] == "DELETED":
                         del self.machines[key]
                         continue
@@ -388,7 +401,7 @@ class Google:
             "status": "RUNNING",
             "user": user,
             "progress": 0,
-            "insertTime": f"2026-11-21T10:00:00.{self.counted:03d}-08:00",
+            "insertTime": stamp(self.now()),
             "_zone": zone,
             "_ends": self.now() + ends_s,
             "_failure": failure or {},
@@ -609,15 +622,18 @@ class Google:
         self._query(request, "filter", "maxResults", "orderBy", "pageToken")
         given = request.query.get("filter", "")
         target = re.fullmatch(r'targetLink="([^"]+)"', given)
-        if not target and given != '(operationType="insert") (status!="DONE")':
+        inserts = ('(operationType="insert") (status!="DONE")', 'operationType="insert"')
+        if not target and given not in inserts:
             raise Refused(400, "invalid", f"Invalid value for field 'filter': '{given}'.")
         here = [one for one in self.operations if one["_zone"] == request.match_info["zone"]]
+        if self.careless:
+            return {"kind": "compute#operationList", "items": here}
         if target:
             here = [one for one in here if one["targetLink"] == target[1]]
         else:
-            here = [
-                one for one in here if one["operationType"] == "insert" and one["status"] != "DONE"
-            ]
+            here = [one for one in here if one["operationType"] == "insert"]
+        if given == inserts[0]:
+            here = [one for one in here if one["status"] != "DONE"]
         if request.query.get("orderBy") == "creationTimestamp desc":
             here = here[::-1]
         return {
