@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.cli.demo_cloud import starts
-from orchestrator.cli.sandbox import MODEL, Sandbox, free_port
+from orchestrator.cli.sandbox import MODEL, Sandbox
 from orchestrator.cli.world import INTERVALS
 
 HOME = "home"
@@ -50,11 +50,11 @@ class PowerWorld(Sandbox):
 
     async def parts(self) -> None:
         """Say how each machine is run; none does yet."""
-        self._home_port = free_port()
+        self._home_port = self.free_port()
         for one in MACHINES:
             machine = {
                 "name": one.name,
-                "port": free_port(),
+                "port": self.free_port(),
                 "model": MODEL,
                 "folder": str(self.folder),
                 "owner": os.getpid(),

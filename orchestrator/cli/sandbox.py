@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import secrets
@@ -23,10 +24,11 @@ from typing import Any, Self
 
 from orchestrator.errors import AionError
 
-START_S = 20.0
+START_S = 60.0
 STOP_S = 5.0
 MODEL = "demo-8b"
 USUAL_PORT = 8765
+PORTS = range(10_000, 32_768)  # below those that a kernel gives to whoever names none
 
 
 class Sandbox(ABC):
@@ -39,6 +41,7 @@ class Sandbox(ABC):
         self.folder = Path()
         self.port = USUAL_PORT
         self.running: dict[str, asyncio.subprocess.Process] = {}
+        self._given: set[int] = set()
 
     @abstractmethod
     async def parts(self) -> None:
@@ -65,7 +68,7 @@ class Sandbox(ABC):
     async def __aenter__(self) -> Self:
         self.folder = Path(tempfile.mkdtemp(prefix="aion-demo-"))
         try:
-            self.port = free_port(USUAL_PORT)
+            self.port = self.free_port(USUAL_PORT)
             self.keep("admin_token", secrets.token_urlsafe(32))
             await self.parts()
             self.config.write_text(self.configuration())
@@ -179,15 +182,24 @@ class Sandbox(ABC):
             return " | ".join(text.strip().splitlines()[-lines:]) or "it said nothing"
         return "it said nothing"
 
+    def free_port(self, wanted: int = 0) -> int:
+        """Return `wanted` if nobody listens there on loopback, else a port that is free.
 
-def free_port(wanted: int = 0) -> int:
-    """Return `wanted` if nobody listens there on loopback, else a port that is free."""
-    for port in (wanted, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise AionError("no port is free on 127.0.0.1")
+        It is free until its server takes it, however late that starts: nobody else is given it.
+        """
+        others = (secrets.choice(PORTS) for _ in range(1000))
+        for port in itertools.chain([wanted] if wanted else [], others):
+            if port not in self._given and not _taken(port):
+                self._given.add(port)
+                return port
+        raise AionError("no port is free on 127.0.0.1")
+
+
+def _taken(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False

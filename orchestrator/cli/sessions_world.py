@@ -10,7 +10,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from orchestrator.cli.sandbox import MODEL, Sandbox, free_port
+from orchestrator.cli.sandbox import MODEL, Sandbox
 from orchestrator.cli.world import INTERVALS
 
 NOTEBOOK, MACHINE = "colab", "kaggle"
@@ -30,12 +30,12 @@ class SessionsWorld(Sandbox):
         """Make the tokens, and say how each box is run."""
         for name in (NOTEBOOK, MACHINE):
             token = self.keep(f"{name}_token", secrets.token_urlsafe(32))
-            self.at[name] = free_port()
+            self.at[name] = self.free_port()
             box = {
                 "name": name,
                 "aion": self.url,
                 "port": self.at[name],
-                "engine_port": free_port(),
+                "engine_port": self.free_port(),
                 "model": MODEL,
                 "token_file": str(token),
                 "folder": str(self.folder),

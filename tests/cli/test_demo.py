@@ -213,6 +213,15 @@ def test_a_taken_port_is_told_and_another_one_used(tmp_path):
             assert child.wait(LONGEST_S) == 0
 
 
+def test_a_port_for_later_is_given_once_and_is_none_that_the_kernel_gives_to_others():
+    box = BackupWorld()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        named = other.getsockname()[1]
+        ports = [box.free_port(named) for _ in range(200)]
+    assert len(set(ports)) == 200
+    assert max(ports) < int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_it_within_five_seconds_and_leaves_nothing_behind(tmp_path, number):
     with demo(tmp_path) as child:
