@@ -30,7 +30,7 @@ QUICK = {
 }
 
 
-def until(true, what, within_s=30.0, every_s=0.02):
+def until(true, what, within_s=60.0, every_s=0.02):
     """Wait until `true()` gives something true, and return it; a server not there counts as no."""
     end = time.monotonic() + within_s
     last = None
@@ -83,7 +83,7 @@ class Agent:
     def signal(self, number):
         self.child.send_signal(number)
 
-    def ended(self, within_s=40.0):
+    def ended(self, within_s=90.0):
         return self.child.wait(within_s)
 
 
