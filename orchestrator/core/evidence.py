@@ -45,6 +45,7 @@ PROVEN_S = 6.0  # while controls fail: how long before a request an answer prove
 PROOFS_KEPT_S = 15.0  # longer than that and a time-out
 ASK_AHEAD_S = 20.0  # before a lease lapses, so that nobody moves for want of an answer
 WITNESSES = 3  # healthy remote backends asked when the controls' word is not believed
+BEATS = 4  # of its agent that a lease is long
 PROVEN_AGAIN_S = 60.0  # a silent one that proved itself is asked so often: tunnels count requests
 BAD = (Verdict.FAILED, Verdict.LOADING)
 
@@ -57,6 +58,8 @@ def unchanged(fleet: Fleet, event: Observed, at: float) -> bool:
         return True
     spec = fleet.config.backends[seen.backend]
     if seen.verdict is not Verdict.OK or seen.source is not Source.PROBE or fleet.unseen:
+        return False
+    if state.asked_at is not None:
         return False
     if spec.remote and fleet.config.controls and _remote_news(fleet, at):
         return False
@@ -94,11 +97,18 @@ def observed(draft: Draft, event: Observed) -> None:
     asked = seen.source is not Source.HEARTBEAT  # what its own agent says needs no controls
     held = spec.remote and draft.config.controls > 0 and asked
     after = rules.fold(state, seen, spec.health, draft.at, frozen=frozen, held=held)
+    if seen.verdict is Verdict.OK and state.asked_at is not None:
+        after = _shown(after, state.asked_at, event.started_at, draft.at)
     if held and not frozen and seen.verdict in BAD:
         after = _weigh(draft, spec, replace(after, failed_at=event.started_at), seen)
     changed(draft, state, after)
     if news:  # after its own evidence: what others waited for must not judge the one that answered
         _remote_answered(draft)
+
+
+def _shown(state: BackendState, asked_at: float, began_at: float, at: float) -> BackendState:
+    """Note that this is what a voluntary move waited for, if it is no older than the question."""
+    return replace(state, asked_at=None, shown_at=at) if began_at >= asked_at else state
 
 
 def changed(draft: Draft, before: BackendState, after: BackendState) -> None:
@@ -131,6 +141,7 @@ def _ability(state: BackendState) -> tuple[object, ...]:
         state.fails == 0 and state.health is Health.UNKNOWN,
         state.missing,
         state.session,
+        state.shown_at,
     )
 
 
@@ -231,6 +242,7 @@ def _reconnected(draft: Draft) -> None:
     draft.change_world(isolated_since=None, durable=True)
     draft.note("reconnected", "", "the network is back; everything remote is looked at again")
     draft.stirred[""] = None
+    unheard(draft, 0.0)
     doubt_all(draft, remote_only=True)
     for name in draft.config.services:
         draft.stale[name] = None
@@ -330,6 +342,7 @@ def _beaten(draft: Draft, session: Session, event: Heartbeat) -> Session:
         challenged_at=None,
         challenge_ok=False,
         unmet_at=None,
+        unheard=None,
         seq=max(session.seq, event.seq),
         ready=event.ready,
         state=event.state,
@@ -353,8 +366,8 @@ def challenged(draft: Draft, event: Challenged) -> None:
     asked_at, gap_at = session.challenged_at, draft.world.gap_at
     session = replace(session, challenged_at=draft.at)
     if event.ok:
-        session = replace(session, challenge_ok=True, unmet_at=None)
-    elif asked_at is None or (gap_at is not None and asked_at < gap_at):
+        session = replace(session, challenge_ok=True, unmet_at=None, unheard=None)
+    elif asked_at is None or (gap_at is not None and asked_at <= gap_at):
         return  # it spoke meanwhile, or we slept
     else:
         session = replace(session, unmet_at=asked_at)
@@ -377,11 +390,33 @@ def _weigh_unmet(draft: Draft, name: str) -> None:
         return
     if not spec.remote or not draft.config.controls or online_since(draft, unmet_at):
         session = replace(session, challenge_ok=False, unmet_at=None)
+        if session.unheard is not None:
+            session = _missed(session, draft.at)
         draft.put_backend(replace(state, session=session))
         draft.touch(name)
     elif draft.world.asked_at is None:
         draft.change_world(asked_at=draft.at)
         draft.do(AskControls())
+
+
+def _missed(session: Session, at: float) -> Session:
+    """Count a challenge that was not met as a heartbeat missed: it says as much, and sooner."""
+    over_at = at - session.lease_s
+    beat_at = max(session.beat_at - session.lease_s / BEATS, over_at)
+    return replace(session, beat_at=min(session.beat_at, beat_at))
+
+
+def unheard(draft: Draft, gap_s: float) -> None:
+    """Have every session prove itself: for `gap_s` seconds we could not listen.
+
+    Lease time stood still meanwhile, so that a lease alone says nothing yet.
+    """
+    for name, state in draft.fleet.backends.items():
+        session = state.session
+        if session is not None:
+            beat_at = session.beat_at + gap_s
+            session = replace(session, beat_at=beat_at, challenged_at=draft.at, unheard=draft.at)
+            draft.put_backend(replace(draft.backend(name), session=session))
 
 
 def watch_leases(draft: Draft, elapsed_s: float) -> None:
@@ -390,22 +425,26 @@ def watch_leases(draft: Draft, elapsed_s: float) -> None:
     if not held:
         return
     _watch_inbound(draft, held)
-    deaf = draft.world.isolated_since is not None or draft.world.inbound_lost_since is not None
+    cut_off, lost_at = draft.world.isolated_since is not None, draft.world.inbound_lost_since
     for name in held:
         state = draft.backend(name)
         session = cast("Session", state.session)
-        if deaf:
-            later = replace(session, beat_at=session.beat_at + elapsed_s)
-            draft.put_backend(replace(state, session=later))
-            continue
-        _watch_lease(draft, state, session, elapsed_s)
+        before = lease(session, draft.at - elapsed_s)
+        if cut_off or lost_at is not None:
+            since = lost_at if session.unheard is None else session.unheard
+            later = session.beat_at + elapsed_s
+            state = replace(state, session=replace(session, beat_at=later, unheard=since))
+            draft.put_backend(state)
+        if not cut_off:
+            _watch_lease(draft, state, before)
 
 
-def _watch_lease(draft: Draft, state: BackendState, session: Session, elapsed_s: float) -> None:
-    standing, before = lease(session, draft.at), lease(session, draft.at - elapsed_s)
-    if standing is Lease.HELD:
+def _watch_lease(draft: Draft, state: BackendState, before: Lease) -> None:
+    session = cast("Session", state.session)
+    standing, unheard_at = lease(session, draft.at), session.unheard
+    if standing is Lease.HELD and unheard_at is None:
         return
-    if standing is not before:
+    if standing not in (before, Lease.HELD):
         draft.touch(state.name)
         state = replace(state, doubt=True, doubt_since=state.doubt_since or draft.at)
         draft.put_backend(state)
@@ -413,23 +452,33 @@ def _watch_lease(draft: Draft, state: BackendState, session: Session, elapsed_s:
     if standing is Lease.OUT and state.ok_since is not None:  # its engine may answer all the same
         draft.put_backend(replace(state, ok_since=None))
     lapsing = draft.at - session.beat_at >= session.lease_s - ASK_AHEAD_S
-    fast_s = draft.config.backends[state.name].health.fast_interval_s
-    proven = session.challenge_ok and session.unmet_at is None
-    again_s = PROVEN_AGAIN_S if proven else fast_s
+    health = draft.config.backends[state.name].health
+    again_s = health.down_interval_s if standing is Lease.OUT else health.fast_interval_s
     asked = session.challenged_at
-    if lapsing and (asked is None or draft.at - asked >= again_s):
+    if session.challenge_ok and session.unmet_at is None and (asked or 0.0) > (unheard_at or 0.0):
+        again_s = PROVEN_AGAIN_S
+    if (lapsing or unheard_at is not None) and (asked is None or draft.at - asked >= again_s):
         session = replace(session, challenged_at=draft.at)
         draft.put_backend(replace(draft.backend(state.name), session=session))
         draft.do(Challenge(state.name))
 
 
 def _watch_inbound(draft: Draft, held: list[str]) -> None:
-    """Notice that all leases lapse together while probes pass: then it is our own ingress."""
-    if len(held) < CONTROLS_FALL or draft.world.inbound_lost_since is not None:
+    """Notice that all leases lapse together while probes pass: then it is our own ingress.
+
+    Those that cannot prove themselves say nothing of it, and where nobody can it is them.
+    """
+    states = [draft.backend(name) for name in held]
+    sessions = [cast("Session", state.session) for state in states]
+    there = [session for session in sessions if lease(session, draft.at) is not Lease.OUT]
+    if draft.world.inbound_lost_since is not None:
+        if not there:
+            draft.change_world(inbound_lost_since=None, durable=True)
+            draft.stirred[""] = None
         return
-    for name in held:
-        state = draft.backend(name)
-        session = cast("Session", state.session)
+    if len(there) < CONTROLS_FALL:
+        return
+    for state, session in zip(states, sessions, strict=True):
         if draft.at - session.beat_at < session.late_s or state.health not in ALIVE or state.fails:
             return
     draft.change_world(inbound_lost_since=draft.at, durable=True)

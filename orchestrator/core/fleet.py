@@ -138,18 +138,10 @@ def _doubt(draft: Draft, why: str) -> None:
     draft.tick = (draft.at, draft.now.wall, boot)
     draft.change_world(gap_at=draft.at)
     draft.note("gap", "", f"{why}; everything is looked at again")
-    _shift_leases(draft, gap_s)
+    evidence.unheard(draft, gap_s)
     evidence.doubt_all(draft)
     for name in draft.fleet.services:
         rewind(draft, name)
-
-
-def _shift_leases(draft: Draft, gap_s: float) -> None:
-    """Lease time runs only while we listen."""
-    for name, state in draft.fleet.backends.items():
-        if state.session is not None:
-            later = replace(state.session, beat_at=state.session.beat_at + gap_s)
-            draft.put_backend(replace(draft.backend(name), session=later))
 
 
 def _tick(draft: Draft, event: Tick) -> None:

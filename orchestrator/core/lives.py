@@ -33,8 +33,9 @@ class Session:
     `beat_at`: when its agent last spoke; moved forward by any time in which we could not listen, so
     that a lease runs only while we do. `challenged_at`, `challenge_ok`: it was asked to prove
     itself after its lease lapsed, and whether it could; `unmet_at`: when it was asked and did not,
-    while it is not known yet that the fault is not ours. `generation` numbers the registrations of
-    its backend; `secret` is the SHA-256 of its own token, hexadecimal, and `token` the id of the
+    while it is not known yet that the fault is not ours. `unheard`: since we could not listen then,
+    it neither spoke nor proved itself. `generation` numbers the registrations of its backend;
+    `secret` is the SHA-256 of its own token, hexadecimal, and `token` the id of the
     backend's token it was opened with. `tried_at`, `problem`: the last attempt to prove it before
     it may serve, and why it failed; `proving`: one is under way. `loading_at`: when its agent last
     said, before that, that it still loads. `seq`, `ready`, `state`, `busy`, `detail`: what its
@@ -50,6 +51,7 @@ class Session:
     challenged_at: float | None = None
     challenge_ok: bool = False
     unmet_at: float | None = None
+    unheard: float | None = None
     generation: int = 0
     url: str = ""
     secret: str = field(default="", repr=False)

@@ -242,7 +242,8 @@ class BackendState:
     last hour; `flap_level`: how often its failback wait is doubled. `session`: the one that proved
     itself; `pending`: the newest that registered and has not yet. `boots`: how many seconds its
     last starts took, from being asked for to being up; `hand_starts`: the same, of those that a
-    human was asked for, in operator hours.
+    human was asked for, in operator hours. `asked_at`: since then a voluntary move to it waits for
+    a good answer; `shown_at`: when the last such answer came.
     """
 
     name: str
@@ -272,6 +273,8 @@ class BackendState:
     power: Power | None = None
     boots: tuple[float, ...] = ()
     hand_starts: tuple[float, ...] = ()
+    asked_at: float | None = None
+    shown_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

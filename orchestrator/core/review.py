@@ -18,10 +18,11 @@ from orchestrator.core.assignment import (
 )
 from orchestrator.core.choice import HOUR_S, Candidate, Choice, Rank, choose
 from orchestrator.core.draft import Draft
-from orchestrator.core.events import Reconcile
+from orchestrator.core.events import ProbeSoon, Reconcile
 from orchestrator.core.model import Health, Phase, Service, ServiceState
 
 START_S = 30.0  # after a start, by when everything is decided
+SHOWN_S = 5.0  # for so long an answer is one of this moment
 PLANNED = "the operator planned it"
 
 
@@ -47,7 +48,8 @@ def review(draft: Draft, name: str) -> None:
         draft.put_service(replace(state, would=would, review_at=due))
         return
     state = replace(state, would="", review_at=due)
-    if choice.to == state.active:
+    waits = choice.voluntary and choice.to is not None and not _shown(draft, choice.to)
+    if waits or choice.to == state.active:
         _stay(draft, service, state, choice, pool)
     elif choice.planned and choice.to is not None:
         draft.put_service(state)
@@ -56,6 +58,21 @@ def review(draft: Draft, name: str) -> None:
         if not choice.voluntary:  # what the operator held is gone
             state = replace(state, hold_until=None)
         assign(draft, name, choice.to, choice.why, voluntary=choice.voluntary, state=state)
+
+
+def _shown(draft: Draft, name: str) -> bool:
+    """Say whether this one answered well just now; if not, have it looked at first.
+
+    It may have been looked at minutes ago, and nothing hurries: whoever serves serves well. Its
+    answer has the choice looked at again.
+    """
+    state = draft.backend(name)
+    if state.shown_at is not None and draft.at - state.shown_at <= SHOWN_S:
+        return True
+    if state.asked_at is None:
+        draft.put_backend(replace(state, asked_at=draft.at))
+        draft.do(ProbeSoon(name))
+    return False
 
 
 def _stay(

@@ -163,7 +163,8 @@ class Stage:
         """
         fleet = self.fleet
         state, spec = fleet.backends[seen.backend], fleet.config.backends[seen.backend]
-        if not self.dense and fleet.world.settled and not fleet.config.controls:
+        counts = state.asked_at is None  # nobody waits for it
+        if counts and not self.dense and fleet.world.settled and not fleet.config.controls:
             after = rules.fold(state, seen, spec.health, self.at)
             if after.health is state.health:
                 apply(fleet, Turn(backends={seen.backend: after}))

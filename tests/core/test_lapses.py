@@ -205,3 +205,101 @@ def test_nobody_moves_back_to_who_was_not_looked_at_because_we_were_cut_off():
     assert at.fleet.world.isolated_since is not None
     at.tick(400)
     assert at.active == "lab"
+
+
+# ── asked as soon as we can listen again ────────────────────────────────────────────────────────
+
+
+def reaches(at, seconds, ident, *, met):
+    """Let time pass in which the engine answers, its agent never speaks, and meets or does not."""
+    for second in range(1, seconds + 1):
+        at.forget()
+        at.tick()
+        for name in ("colab", "lab"):
+            at.sees(name)
+        if Challenge("colab") in at.effects:
+            at.give(Challenged("colab", ident, ok=met))
+        if at.active != "colab":
+            return second
+    return None
+
+
+def slept(at):
+    at.boot_offset += 900.0
+    at.tick()
+
+
+def was_cut_off(at):
+    at.tick(13)
+    at.give(ControlsAnswered(4, 4, at.at))
+    assert at.fleet.world.isolated_since is not None
+    at.tick(300)
+    at.give(ControlsAnswered(0, 4, at.at))
+
+
+AWAY = pytest.mark.parametrize("away", [slept, was_cut_off])
+
+
+def serving(at, **more):
+    ident = at.serves(**more)
+    at.beating(ident, 320)
+    assert at.active == "colab"
+    at.forget()
+    return ident
+
+
+def remote(controls=4):
+    at = Notebooks(replace(fleet(remote=True), controls=controls))
+    at.up("lab")
+    at.tick(40)
+    return at
+
+
+@AWAY
+def test_whose_agent_died_while_we_could_not_listen_is_left_within_seconds(away):
+    at = remote()
+    ident = serving(at)
+    away(at)
+    assert at.active == "colab"
+    left_s = reaches(at, 60, ident, met=False)
+    assert left_s is not None
+    assert 5 <= left_s <= 20, "not at the first challenge, and long before its lease is over"
+    assert lease(at.colab.session, at.at) is Lease.OUT
+
+
+@AWAY
+def test_who_proves_itself_after_we_could_not_listen_serves_on_and_is_not_asked_again_and_again(
+    away,
+):
+    at = remote()
+    ident = serving(at)
+    away(at)
+    at.forget()
+    assert reaches(at, 3, ident, met=True) is None
+    assert at.colab.session.unheard is None
+    for _ in range(30):
+        at.forget()
+        at.tick()
+        at.sees("colab")
+        assert Challenge("colab") not in at.effects, "its lease has time left"
+
+
+@AWAY
+def test_who_is_heard_after_we_could_not_listen_is_asked_nothing(away):
+    at = remote()
+    ident = serving(at)
+    away(at)
+    at.beats(ident)
+    at.forget()
+    at.beating(ident, 60)
+    assert Challenge("colab") not in at.effects
+    assert at.active == "colab"
+
+
+def test_a_challenge_that_is_not_met_by_one_that_was_heard_lately_takes_nothing_off_its_lease():
+    at = remote(controls=0)
+    ident = serving(at)
+    before = at.colab.session.beat_at
+    at.tick(45)
+    at.give(Challenged("colab", ident, ok=False))
+    assert at.colab.session.beat_at == before

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from orchestrator.core.events import Effect, Entry, Event, Observed, Tick, Turn
+from orchestrator.core.events import Effect, Entry, Event, Observed, ProbeSoon, Tick, Turn
 from orchestrator.core.fleet import apply, resumed, step
 from orchestrator.core.model import (
     Backend,
@@ -60,7 +60,10 @@ DNS = DnsPolicy("ai.example.org", gateway=(Target("A", "203.0.113.1"),))
 
 
 class World:
-    """A fleet and everything that its turns said and asked for."""
+    """A fleet and everything that its turns said and asked for.
+
+    `answering`: those that answer well within the second when they are to be looked at at once.
+    """
 
     def __init__(self, config: FleetConfig, at: float = START, **stored: object) -> None:
         self.at = at
@@ -69,6 +72,7 @@ class World:
         self.fleet: Fleet = resumed(config, Now(at, at), **stored)  # type: ignore[arg-type]
         self.turns: list[Turn] = []
         self.checks: list[Callable[[World, Turn], None]] = []
+        self.answering: frozenset[str] = frozenset()
 
     @property
     def now(self) -> Now:
@@ -101,6 +105,9 @@ class World:
         for wait in [1.0] * int(whole) + ([rest] if rest or not whole else []):
             self.at += wait
             turn = self.give(Tick(self.at + self.boot_offset))
+            for name in self.answering:
+                if ProbeSoon(name) in turn.effects:
+                    self.sees(name)
         return turn
 
     def up(self, *names: str) -> None:

@@ -37,7 +37,7 @@ NOT_STORED = {
     },
     model.BackendState: {
         "oks", "fails", "denials", "doubt", "doubt_since", "failed_at", "canary_fails",
-        "canary_at", "canary_ok_at", "traffic_fail_at",
+        "canary_at", "canary_ok_at", "traffic_fail_at", "asked_at", "shown_at",
     },
     model.ServiceState: {"settled", "would", "review_at", "publication"},
     model.Publication: set(),
