@@ -27,6 +27,7 @@ class State:
     """
 
     def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self.folder = Path(settings.state).expanduser()
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -34,7 +35,12 @@ class State:
         except OSError as error:
             raise Refused(f"state: {self.folder}: {error.strerror}") from None
         self._path = self.folder / f"{settings.backend}.json"
-        self._parts: dict[str, dict[str, Any]] = self._read(settings)
+        self._parts: dict[str, dict[str, Any]] = {}
+        self.read()
+
+    def read(self) -> None:
+        """Take up what is written: another run may have written since."""
+        self._parts = self._read(self._settings)
 
     def _read(self, settings: Settings) -> dict[str, dict[str, Any]]:
         try:

@@ -22,8 +22,9 @@ LEAVES_S = 20.0
 async def take(state: State, http: aiohttp.ClientSession, printer: Printer) -> int:
     """Have the earlier run leave; returns the port that it had, or 0 if there was none.
 
-    It leaves the engine, the tunnel and the session as they are. One that does not answer is ended,
-    unless it lives in this very process.
+    It leaves the engine, the tunnel and the session as they are; `state` is then what it wrote
+    last, for it goes on with all of them until it leaves. One that does not answer is ended, unless
+    it lives in this very process.
     """
     run = state.get("agent")
     port, pid, began = (run.get(key, 0) for key in ("port", "pid", "began"))
@@ -50,6 +51,7 @@ async def take(state: State, http: aiohttp.ClientSession, printer: Printer) -> i
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
         await _free(host, int(port), LEAVES_S)
+    state.read()
     return int(port)
 
 

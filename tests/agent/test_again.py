@@ -1,5 +1,6 @@
 """Run again: after a kill, beside a run that is there, in the same kernel; ways to start it."""
 
+import asyncio
 import os
 import re
 import signal
@@ -8,11 +9,16 @@ import sys
 import textwrap
 from pathlib import Path
 
+import aiohttp
 import httpx
 import pytest
+from aiohttp import web
 
 import backends
-from backends.agent import VERSION, bundle, engines, settings
+from backends.agent import VERSION, bundle, engines, settings, state, takeover
+from backends.agent.children import ticks
+from backends.agent.keys import Redactor
+from backends.agent.printing import Printer
 from backends.agent.settings import NAMES
 from orchestrator import __version__
 from tests.agent.aion import TOKEN
@@ -306,3 +312,35 @@ def test_every_option_is_in_its_page():
 
 def test_the_agent_knows_the_same_engines_as_the_daemon():
     assert set(settings.ENGINES) == set(backends.ENGINES) == set(engines.ENGINES)
+
+
+def test_what_the_earlier_run_did_until_it_left_is_known_to_the_one_that_takes_over(tmp_path):
+    told = settings.Settings(aion="http://127.0.0.1:9", backend="colab", state=str(tmp_path))
+    earlier = state.State(told)
+    pid = os.getpid()
+
+    async def over() -> dict:
+        async def leave(request: web.Request) -> web.Response:
+            earlier.put("session", id="s2", seq=14)  # another than when the newer run began
+            told_to_leave.set()
+            return web.Response(status=202)
+
+        told_to_leave = asyncio.Event()
+        app = web.Application()
+        app.router.add_post("/.aion/takeover", leave)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        port = free_port()
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        here = {"boot": state.boot(), "pid": pid, "began": ticks(pid)}
+        earlier.put("agent", **here, port=port, aion=told.aion)
+        earlier.put("session", id="s1", seq=12)
+        newer = state.State(told)
+        async with aiohttp.ClientSession() as http:
+            taking = asyncio.create_task(takeover.take(newer, http, Printer(Redactor())))
+            await told_to_leave.wait()
+            await runner.cleanup()
+            assert await taking == port
+        return newer.get("session")
+
+    assert asyncio.run(over()) == {"id": "s2", "seq": 14}
