@@ -12,6 +12,7 @@ a kernel that is not there it says that it may not be seen, as of one that is so
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC
 from typing import Any, Final
 
 from kagglesdk.kernels.services.kernels_api_service import KernelsApiClient
@@ -37,6 +38,7 @@ from orchestrator.core.lives import PowerPhase
 from orchestrator.core.powering import Snag
 
 PAGE: Final = 100
+NO_METHOD: Final = (404, 405, 501)
 Said = dict[str, Any]
 PHASES: Final = {
     KernelWorkerStatus.QUEUED: PowerPhase.STARTING,
@@ -60,6 +62,7 @@ class Kernel:
     def __init__(self, payload: Said) -> None:
         self._given = payload
         self._owner, self._slug = payload["owner"], payload["slug"]
+        self._address = f"{self._owner}/{self._slug}".lower()
         self._client = Client(payload["api"], payload["auth"])
         self._kernels = KernelsApiClient(self._client)
 
@@ -106,9 +109,23 @@ class Kernel:
         request = ApiListKernelsRequest()
         request.group = KernelsListViewType.PROFILE
         request.search, request.page_size = self._slug, PAGE
-        found = asked(self._kernels.list_kernels, request).kernels or []
-        wanted = f"{self._owner}/{self._slug}".lower()
-        return len(found) >= PAGE or any((one.ref or "").lower() == wanted for one in found)
+        try:
+            found = asked(self._kernels.list_kernels, request).kernels or []
+        except Trouble as trouble:
+            if trouble.status not in NO_METHOD:
+                raise
+            return self._is_readable()
+        return len(found) >= PAGE or any(address(one.ref) == self._address for one in found)
+
+    def _is_readable(self) -> bool:
+        """Ask for its source, where nobody lists: behind a proxy, say, that knows few methods."""
+        try:
+            self._source()
+        except Trouble as trouble:
+            if trouble.status in (403, 404) and trouble.worded:
+                return False
+            raise
+        return True
 
     def _quota(self) -> Said | None:
         """Read what is used and when it is given anew; None where Kaggle does not say."""
@@ -128,7 +145,9 @@ class Kernel:
             "used_h": _hours(found.time_used),
             "limit_h": _hours(found.total_time_allowed),
             # It comes without a zone and is UTC.
-            "refresh": None if refresh is None else f"{refresh.isoformat()}+00:00",
+            "refresh": None
+            if refresh is None
+            else (refresh if refresh.tzinfo else refresh.replace(tzinfo=UTC)).isoformat(),
         }
 
     # ── writing ─────────────────────────────────────────────────────────────────────────────────
@@ -144,11 +163,19 @@ class Kernel:
         if said["source"] and not launch_of(said["source"]):
             text = f"{self._owner}/{self._slug} holds a notebook of yours, which a start would"
             raise Trouble(Snag.DENIED, f"{text} write over: give `kernel` one of its own")
-        answer = asked(self._kernels.save_kernel, self._push(), writes=True)
+        try:
+            answer = asked(self._kernels.save_kernel, self._push(), writes=True)
+        except Trouble as trouble:
+            raise self._dated(trouble) from None
         if answer.error:
-            raise self._refused(answer.error)
+            raise self._dated(refusal(answer.error))
         if not answer.version_number:
             raise Trouble(Snag.LOST, "Kaggle answered, but names no version")
+        made = address(answer.ref) or address(answer.url)
+        if made and made != self._address:
+            # Its token ends with this launch, so what runs there is let in nowhere and ends.
+            text = f'Kaggle made it {made}, not {self._address}: set kernel = "{made}"'
+            raise Trouble(Snag.DENIED, text)
         missing = [
             *answer.invalid_dataset_sources,
             *answer.invalid_kernel_sources,
@@ -182,9 +209,8 @@ class Kernel:
         request.model_data_sources = given["models"]
         return request
 
-    def _refused(self, text: str) -> Trouble:
-        """Tell the refusals of a push apart, which come as a text in a good answer."""
-        trouble = refusal(text)
+    def _dated(self, trouble: Trouble) -> Trouble:
+        """Add to a spent quota when it is given anew."""
         if trouble.snag is Snag.QUOTA and (quota := self._quota()) is not None:
             trouble.refresh = quota["refresh"]
         return trouble
@@ -223,6 +249,12 @@ class Kernel:
             "is_ours": not source or bool(launch_of(source)),
             "quota": self._quota(),
         }
+
+
+def address(link: str | None) -> str:
+    """Read `user/name` from what Kaggle calls a kernel: that, a path, or its page; "" for none."""
+    path = (link or "").partition("?")[0].strip("/").lower().split("/")
+    return "/".join(path[-2:]) if len(path) > 1 else ""
 
 
 def _hours(span: Any) -> float:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from email.utils import parsedate_to_datetime
 from typing import Any, Final, TypeVar
 
 import requests
@@ -23,20 +24,38 @@ A = TypeVar("A")
 # As Kaggle words them, so that the one which passes within the hour is not taken for the one that
 # passes within the week: "Maximum weekly GPU quota of 30.00 hours reached." and "Maximum batch GPU
 # session count of 2 reached."
-SPENT: Final = re.compile(r"\bquota\b", re.IGNORECASE)
+SPENT: Final = re.compile(
+    r"\bquota\b|\bweekly\b.*\b(limit|hours)\b|number of hours allowed", re.IGNORECASE
+)
 BUSY: Final = re.compile(r"\bsessions?\b.*\bcount\b|maximum .*\bsessions\b", re.IGNORECASE)
-PASSING: Final = re.compile(r"try again|temporar|internal (server )?error", re.IGNORECASE)
+PASSING: Final = re.compile(
+    r"try again|temporar|too many requests|rate limit|internal (server )?error", re.IGNORECASE
+)
+NO_KEY: Final = (
+    "Kaggle does not take the key: make a new one at https://www.kaggle.com/settings/api,"
+    " aion secret set, aion reload"
+)
 PHONE: Final = re.compile(r"phone|verif", re.IGNORECASE)
 
 
 class Trouble(Exception):
-    """What Kaggle said instead of doing it. `status`: the HTTP status, 0 where there was none."""
+    """What Kaggle said instead of doing it. `status`: the HTTP status, 0 where there was none.
+
+    `worded`: it said so in words of its interface, so it is no page of somebody in between.
+    """
 
     def __init__(
-        self, snag: Snag, detail: str, *, status: int = 0, retry_after_s: float | None = None
+        self,
+        snag: Snag,
+        detail: str,
+        *,
+        status: int = 0,
+        retry_after_s: float | None = None,
+        worded: bool = False,
     ) -> None:
         super().__init__(detail)
         self.snag, self.status, self.retry_after_s = snag, status, retry_after_s
+        self.worded = worded
         self.detail = " ".join(detail.split())[:SAID_MOST]
         self.refresh: str | None = None
 
@@ -95,11 +114,11 @@ class Client(KaggleHttpClient):  # type: ignore[misc]  # the library has no type
             self._session.auth = (self._username, self._password)
 
     def _notice(self, response: requests.Response) -> None:
-        try:
-            body = response.json()
-        except ValueError:
-            return
-        found = body.get("kernelSessionId") if isinstance(body, dict) else None
+        body = response.json()
+        # The library takes the first state of all for one that is missing, or is no state at all.
+        if not isinstance(body, dict) or body.get("status", "missing") == "":
+            raise ValueError("it is no answer")
+        found = body.get("kernelSessionId")
         self.session_id = found if isinstance(found, int) else 0
 
 
@@ -132,7 +151,7 @@ def _answered(error: requests.HTTPError, unknown: Snag) -> Trouble:
     response = error.response
     if response is None:
         return Trouble(unknown, "Kaggle's answer makes no sense")
-    status, text, retry_after_s = response.status_code, "", None
+    status, text = response.status_code, ""
     try:
         body = response.json()
     except ValueError:
@@ -140,16 +159,29 @@ def _answered(error: requests.HTTPError, unknown: Snag) -> Trouble:
     if isinstance(body, dict):
         code, text = body.get("code"), str(body.get("message") or "")
         status = code if status < 400 and isinstance(code, int) else status
-    if (after := response.headers.get("Retry-After", "")).isdigit():
-        retry_after_s = float(after) or None
     detail = f"Kaggle answers {status}" + (f": {text}" if text else "")
+    snag = Snag.TRANSIENT if status == 429 else Snag.DENIED
     if status == 401:
-        detail = f"Kaggle does not take the key ({detail})"
-    if status >= 500 or status == 408:
+        detail = f"{NO_KEY} ({detail})"
+    elif status >= 500 or status == 408:
         snag = unknown
-    else:
-        snag = Snag.TRANSIENT if status == 429 else Snag.DENIED
-    return Trouble(snag, detail, status=status, retry_after_s=retry_after_s)
+    elif unknown is Snag.LOST and (said := refusal(text)).snag is not Snag.DENIED:
+        snag = said.snag  # worded as in a good answer
+    wait_s = _retry_after(response)
+    return Trouble(snag, detail, status=status, retry_after_s=wait_s, worded=bool(text))
+
+
+def _retry_after(response: requests.Response) -> float | None:
+    """Read how long to wait: seconds, or a date, which is held against the answer's own."""
+    text = response.headers.get("Retry-After", "")
+    if text.isdigit():
+        return float(text) or None
+    try:
+        until = parsedate_to_datetime(text)
+        wait_s = (until - parsedate_to_datetime(response.headers["Date"])).total_seconds()
+    except (ValueError, TypeError, KeyError):
+        return None
+    return wait_s if wait_s > 0 else None
 
 
 def refusal(text: str) -> Trouble:

@@ -171,7 +171,7 @@ def test_what_is_no_key_is_denied_without_asking(account, key):
 def test_a_key_that_is_not_taken_is_denied(account):
     report = status(account, key="KGAT_expired")
     assert (report.snag, report.phase) == (Snag.DENIED, PowerPhase.UNKNOWN)
-    assert "does not take the key" in report.detail
+    assert "does not take the key: make a new one at https://www.kaggle.com/" in report.detail
 
 
 # ── how it is ───────────────────────────────────────────────────────────────────────────────────
@@ -208,6 +208,40 @@ def test_one_that_died_in_the_queue_says_why(account):
 def test_a_kernel_that_is_not_there_is_off_though_kaggle_only_says_it_may_not_be_seen(account):
     assert status(account).phase is PowerPhase.OFF
     assert account.asked[:2] == ["GetKernelSessionStatus", "ListKernels"]
+
+
+@pytest.mark.parametrize("fate", [404, 501])
+def test_where_nothing_is_listed_its_source_says_whether_it_is_there(account, fate):
+    account.fates = {"ListKernels": [fate, fate]}
+    assert status(account).phase is PowerPhase.OFF
+    assert account.asked[:3] == ["GetKernelSessionStatus", "ListKernels", "GetKernel"]
+    account.put(KERNEL, OURS)
+    account.fates["GetKernelSessionStatus"] = [403]
+    assert status(account).phase is PowerPhase.UNKNOWN
+
+
+def test_where_only_pages_are_given_nothing_is_known(account):
+    account.fates = {name: [(404, "<html>")] for name in ("GetKernelSessionStatus", "ListKernels")}
+    account.fates["GetKernel"] = [(404, "<html>")]
+    assert status(account).phase is PowerPhase.UNKNOWN
+
+
+def test_a_kernel_is_known_by_its_path_too(account):
+    account.put(KERNEL, "a notebook of the operator's", "COMPLETE")
+    account.fates = {
+        "GetKernelSessionStatus": [403],
+        "ListKernels": [{"kernels": [{"ref": f"/code/{KERNEL.upper()}"}]}],
+    }
+    assert start(account).snag is Snag.DENIED
+    assert "SaveKernel" not in account.asked
+
+
+@pytest.mark.parametrize("answer", ["[]", '{"status": ""}', '{"status": "HIBERNATING"}', "null"])
+def test_an_answer_that_names_no_state_is_unknown_and_never_off(account, answer):
+    account.put(KERNEL, OURS)
+    account.fates["GetKernelSessionStatus"] = [(200, answer)]
+    report = status(account)
+    assert (report.phase, report.snag) == (PowerPhase.UNKNOWN, Snag.TRANSIENT)
 
 
 def test_one_that_is_there_and_may_not_be_seen_is_unknown_and_never_off(account):
@@ -314,6 +348,10 @@ REFUSALS = {
     # These two are guesses at what is not documented, and read by a word in them.
     "Phone verification is required for internet access": Snag.DENIED,
     "Something went wrong. Please try again.": Snag.TRANSIENT,
+    "Too many requests": Snag.TRANSIENT,
+    "Your weekly GPU limit has been reached": Snag.QUOTA,
+    # As its site words it (Kaggle/kaggle-benchmarks issue 76).
+    "You've exceeded the number of hours allowed to use GPU.": Snag.QUOTA,
 }
 
 
@@ -325,6 +363,47 @@ def test_each_refusal_of_a_push_is_told_apart(account, text):
     assert report.detail.startswith(text.rstrip("."))
     assert ("kaggle.com/settings" in report.detail) is text.startswith("Phone")
     assert account.made == 0
+
+
+@pytest.mark.parametrize("status", [400, 403, 409, 429])
+@pytest.mark.parametrize("text", [QUOTA.format(30), SESSIONS.format(AT_ONCE)])
+def test_a_refusal_means_the_same_with_a_status_that_is_an_error(account, status, text):
+    account.fates["SaveKernel"] = [(status, json.dumps({"code": status, "message": text}))]
+    report = start(account)
+    assert report.snag is REFUSALS[text]
+    assert report.detail == f"Kaggle answers {status}: {text}"
+    if report.snag is Snag.QUOTA:
+        assert report.retry_after_s == pytest.approx(account.refresh.timestamp() - 1.8e9)
+
+
+def test_a_wait_that_kaggle_gives_as_a_date_is_believed(account):
+    dates = {
+        "Retry-After": "Sat, 21 Nov 2026 20:05:00 GMT",
+        "Date": "Sat, 21 Nov 2026 20:00:00 GMT",
+    }
+    account.fates["SaveKernel"] = [(429, "<html>", dates)]
+    assert start(account).retry_after_s == 300.0
+
+
+@pytest.mark.parametrize("ref", ["/code/ann/aion-gpu-2", "ann/aion-gpu-2"])
+def test_a_kernel_that_kaggle_made_under_another_address_is_told(account, ref):
+    account.fates["SaveKernel"] = [{"ref": ref, "versionNumber": 1}]
+    report = start(account)
+    assert report.snag is Snag.DENIED
+    assert 'set kernel = "ann/aion-gpu-2"' in report.detail
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"url": f"https://www.kaggle.com/code/{KERNEL}?scriptVersionId=7", "versionNumber": 1},
+        {"ref": KERNEL.upper(), "versionNumber": 1},
+        {"ref": "", "versionNumber": 1},
+    ],
+)
+def test_its_own_address_is_known_in_every_form(account, answer):
+    account.fates["SaveKernel"] = [answer]
+    assert start(account).phase is PowerPhase.STARTING
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,8 @@ class Kaggle:
     """One account. `fates`: what happens to the next requests of that name, instead of going well:
     "lost" (done, and no answer), "slow" (done, and no answer for a while), "half" (done, and the
     answer is cut short), "page" (HTML), "moved" (a redirect), a
-    status, a text (the refusal of a push), a whole answer, or seconds to be late by."""
+    status, a text (the refusal of a push), a whole answer, a status with its body and headers, or
+    seconds to be late by."""
 
     def __init__(self, folder: Path | None = None, env: Mapping[str, str] | None = None) -> None:
         self.lock = threading.RLock()
@@ -398,6 +399,9 @@ class Handler(BaseHTTPRequestHandler):
         self.kaggle.asked.append(name)
         fates = self.kaggle.fates.get(name, [])
         fate = fates.pop(0) if fates else None
+        if isinstance(fate, tuple):
+            self._send(fate[0], fate[1], headers=fate[2] if len(fate) > 2 else {})
+            return
         try:
             status, found = self._answered(name, body, fate)
         except Refusal as refusal:
@@ -436,17 +440,26 @@ class Handler(BaseHTTPRequestHandler):
         basic = base64.b64encode(f"{USER}:{KEY}".encode()).decode()
         return self.headers.get("Authorization") in (f"Basic {basic}", f"Bearer {TOKEN}")
 
-    def _send(self, status: int, body: Any, length: int | None = None, location: str = "") -> None:
+    def _send(
+        self,
+        status: int,
+        body: Any,
+        length: int | None = None,
+        location: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         content = body if isinstance(body, str) else json.dumps(body)
         page = content.startswith("<")
         data = content.encode()
         with contextlib.suppress(OSError):
-            self.send_response(status)
+            self.send_response_only(status)
+            for header, value in (headers or {}).items():
+                self.send_header(header, value)
             self.send_header("Content-Type", "text/html" if page else "application/json")
             self.send_header("Content-Length", str(len(data) if length is None else length))
             if location:
                 self.send_header("Location", location)
-            if status == 429:
+            if status == 429 and not headers:
                 self.send_header("Retry-After", "17")
             self.end_headers()
             self.wfile.write(data)
