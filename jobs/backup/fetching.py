@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from jobs.backup import packs, parts, snapshots
 from jobs.backup.errors import BackupError, Corrupt, NotEmpty, NotFound
 from jobs.backup.form import Copy, Plan, Sync
-from jobs.backup.mirror import CURRENT, VERSIONS, Tree, access_of, telling
+from jobs.backup.mirror import CURRENT, LINK, VERSIONS, Tree, access_of, telling
 from jobs.backup.snapshots import Item, Snapshot, within
 from jobs.backup.stores.base import CHUNK, digests, hash_file
 from jobs.backup.stores.rcloning import Rclone
@@ -21,8 +21,6 @@ from jobs.backup.syncs import Place, named, opened
 
 if TYPE_CHECKING:
     from jobs.backup.run import Ports
-
-LINK: Final = ".rclonelink"
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,8 @@ CURRENT: Final = "current"
 VERSIONS: Final = "versions"
 UNNAMED: Final = "\ufffd"
 """Stands in rclone's spelling of a name for what is not UTF-8: such a file cannot be asked for."""
+LINK: Final = ".rclonelink"
+"""Ends rclone's spelling of a symbolic link."""
 _KINDS: Final = ("sha256", "sha1", "md5")
 
 
@@ -113,6 +115,10 @@ class Tree:
     def delete(self, paths: Collection[str], *folders: str) -> None:
         """Delete files. Raises `StoreBroken`."""
         self._each("delete", paths, *folders)
+
+    def prune(self, *folders: str) -> None:
+        """Delete a folder that holds nothing but empty ones; one that is not there is gone."""
+        self._rclone.run("rmdirs", self.at(*folders), missing_ok=True)
 
     def folders(self, *folders: str) -> list[str]:
         """Return the names of the folders in one."""

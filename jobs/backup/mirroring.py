@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from jobs.backup import snapshots
 from jobs.backup.errors import StoreBroken, StoreFullError
 from jobs.backup.form import Plan, Sync
-from jobs.backup.mirror import CURRENT, UNNAMED, VERSIONS, Tree, access_of, telling
+from jobs.backup.mirror import CURRENT, LINK, UNNAMED, VERSIONS, Tree, access_of, telling
 from jobs.backup.snapshots import Item
 from jobs.backup.stores.rcloning import Rclone
 from jobs.backup.syncs import Done, Place, chosen, guard, named
@@ -126,6 +126,10 @@ def _change(
         return
     name = place.next_id(ports, filter(snapshots.is_id, target.folders(VERSIONS)))
     failure: StoreBroken | None = None
+    first = _in_the_way(work)
+    _put_aside(one, first, name, target)
+    for folder in _emptied(work, first):
+        target.prune(CURRENT, folder)
     if work.copy:
         total = sum(work.wanted[path].size for path in work.copy)
         _fits(place, total)
@@ -137,10 +141,7 @@ def _change(
             progress=telling(ports.tell, f"sync {one.name} to {place.copy.target.url}"),
             total=total,
         )
-    if work.gone and one.versions:
-        target.move(work.gone, target.at(VERSIONS, name), CURRENT)
-    elif work.gone:
-        target.delete(work.gone, CURRENT)
+    _put_aside(one, work.gone - first, name, target)
     good, kept = _verified(work, before, target)
     bad = work.copy - good.keys()
     if bad:
@@ -148,6 +149,42 @@ def _change(
     place.save(name, source.url, FORM, {**items, **kept, **good}, {}, ports)
     done.count, done.gone = len(good), len(work.gone)
     done.size = sum(item.size for item in good.values())
+
+
+def _put_aside(one: Sync, paths: frozenset[str], name: str, target: Tree) -> None:
+    """Move what is gone from the source to its version, or delete it where none is kept."""
+    if paths and one.versions:
+        target.move(paths, target.at(VERSIONS, name), CURRENT)
+    elif paths:
+        target.delete(paths, CURRENT)
+
+
+def _in_the_way(work: _Work) -> frozenset[str]:
+    """Return what is gone and lies where something is to come, so that it has to go first.
+
+    A file became a folder, or a folder a file; or a link a file: to rclone these are two names, in
+    the place they are one, and it would write the one over the other.
+    """
+    coming = {path.removesuffix(LINK) for path in work.copy}
+    occupied = coming | {folder for path in work.copy for folder in _above(path)}
+    return frozenset(
+        path
+        for path in work.gone
+        if path.removesuffix(LINK) in occupied or not coming.isdisjoint(_above(path))
+    )
+
+
+def _emptied(work: _Work, moved: frozenset[str]) -> set[str]:
+    """Return the folders in whose place a file is to come."""
+    coming = {path.removesuffix(LINK) for path in work.copy}
+    return {folder for path in moved for folder in _above(path) if folder in coming}
+
+
+def _above(path: str) -> Iterator[str]:
+    at = path.find("/")
+    while at >= 0:
+        yield path[:at]
+        at = path.find("/", at + 1)
 
 
 def _fits(place: Place, total: int) -> None:

@@ -250,6 +250,37 @@ def test_names_may_be_anything_that_a_folder_can_hold(tmp_path: Path, kind: str)
     assert not Path("x").exists()
 
 
+@pytest.mark.parametrize("kind", ["file", "drive", "gcs"])
+def test_what_becomes_a_folder_a_file_or_a_link_is_followed_and_its_old_self_kept(
+    tmp_path: Path, kind: str
+) -> None:
+    """To rclone a link and a file are two names; in a folder they are one, and one is lost."""
+    src, clock = tmp_path / "src", HandClock()
+    fill(src, {**TREE, "was-file": b"1", "was-folder/in/it": b"2", "to-link": b"3", "x": b"x"})
+    (src / "was-link").symlink_to("x")
+    with place(kind, tmp_path / "world") as (copy, _):
+        plan = sync_plan(tmp_path, src, copy)
+        assert done(plan, clock).detail == ""
+        day = datetime.fromtimestamp(clock.wall(), UTC)
+        clock.at += DAY_S
+        for name in ("was-file", "to-link", "was-link", "was-folder/in/it"):
+            (src / name).unlink()
+        (src / "was-folder/in").rmdir()
+        (src / "was-folder").rmdir()
+        fill(src, {"was-file/now": b"4", "was-folder": b"5", "was-link": b"6"})
+        (src / "to-link").symlink_to("x")
+        assert done(plan, clock).detail == ""
+        now = fetched(plan, tmp_path / "now", clock)
+        assert not now.bad
+        assert files(tmp_path / "now") == files(src)
+        assert (tmp_path / "now/to-link").readlink() == Path("x")
+        then = fetched(plan, tmp_path / "then", clock, when=day)
+        assert not then.bad
+        old = files(tmp_path / "then")
+        assert (old["was-file"], old["was-folder/in/it"], old["to-link"]) == (b"1", b"2", b"3")
+        assert (tmp_path / "then/was-link").readlink() == Path("x")
+
+
 def test_a_name_that_is_not_utf8_travels_in_packs_and_is_told_of_in_mirrors(tmp_path: Path) -> None:
     src, name = tmp_path / "src", os.fsdecode(b"bad\xff\xfe")
     fill(src, {**TREE, name: b"odd"})
