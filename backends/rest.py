@@ -28,6 +28,9 @@ MOST_BYTES: Final = 2_000_000
 """An account's machines, all of them."""
 LABEL: Final = re.compile(r"aion-[a-z0-9-]*-\d+")
 SAID_MOST: Final = 200
+GONE: Final = (404, 410)
+PASSING: Final = (409, 423, 425, 429)
+"""It is not done, and may be in a moment."""
 
 
 def api_address(text: str) -> str:
@@ -88,7 +91,12 @@ class Said:
     @property
     def missing(self) -> bool:
         """Whether the provider itself says that there is no such thing: a page says nothing."""
-        return self.status == 404 and isinstance(self.body, dict | list)
+        return self.status in GONE and isinstance(self.body, dict | list)
+
+    @property
+    def vague(self) -> bool:
+        """Whether it may mean that there is no such thing: then a list of all of them tells."""
+        return self.status in (400, *GONE)
 
     def report(self, about: str = "") -> PowerReport:
         """Tell it as a report of what could not be done or read."""
@@ -140,6 +148,8 @@ class Rest:
             return Said(0, None, str(error), Snag.LOST if wrote else Snag.TRANSIENT)
         found = parse(reply)
         said = words_of(found) or ("a web page" if is_page(reply) else "")
+        if not said and found is None:
+            said = reply.body[: 4 * SAID_MOST].decode(errors="replace")
         words = plain(said.replace(self._key, "…") if self._key else said, SAID_MOST)
         shown = f"HTTP {reply.status}: {words}" if words else f"HTTP {reply.status}"
         snag = self._snag(reply.status, words, wrote=wrote)
@@ -155,9 +165,9 @@ class Rest:
             return Snag.STOCKOUT
         if status == 402 or self._refusals.quota.search(words):
             return Snag.QUOTA
-        if status == 429:
+        if status in PASSING:
             return Snag.TRANSIENT
-        if status >= 500 or status < 400:
+        if status >= 500 or status < 400 or status == 408:
             return Snag.LOST if wrote else Snag.TRANSIENT
         return Snag.NONE if status == 404 else Snag.DENIED
 
@@ -179,7 +189,8 @@ def words_of(body: Any) -> str:
         return body
     if not isinstance(body, dict):
         return ""
-    given = [body.get(key) for key in ("error", "code", "msg", "message", "detail")]
+    names = ("error", "errors", "code", "title", "msg", "message", "detail")
+    given = [body.get(key) for key in names]
     parts = [words_of(one) if isinstance(one, dict | list) else one for one in given]
     texts = [one for one in parts if isinstance(one, str) and one]
     return ": ".join(dict.fromkeys(texts))

@@ -35,16 +35,20 @@ API: Final = "https://rest.runpod.io/v1"
 NOWHERE: Final = "it is off, or RunPod gives it no address yet"
 RUNNING: Final = "RUNNING"
 LONGEST: Final = "AION_MAX_RUN_S"
+TERMINATED: Final = "TERMINATED"
 # "There are not enough free GPUs on the host machine to start this pod.", "There are no instances
-# currently available" and the like come with HTTP 500 as well as 400.
+# currently available", "This machine does not have the resources to deploy your pod" and the like
+# come with HTTP 500 as well as 400.
 REFUSALS: Final = rest.Refusals(
     stockout=re.compile(
         r"(?i)not enough free gpus|no (longer any )?instances? (are )?(currently )?available"
-        r"|no available (gpu|instance)|insufficient (gpu )?capacity"
+        r"|no available (gpu|instance|machine)|insufficient (gpu )?(capacity|resources)"
+        r"|does not have the resources|try a different machine|capacity pool empty"
+        r"|no (gpus?|machines?|resources) (are )?(currently )?available|supply_constraint"
     ),
     quota=re.compile(
-        r"(?i)insufficient[ _]*(balance|funds|credit)|balance is too low|not enough (balance|funds)"
-        r"|spend(ing)? limit"
+        r"(?i)insufficient[ _]*(balance|funds|credit)|balance is (too low|insufficient)"
+        r"|not (have )?enough (balance|funds|credit)|spend(ing)? limit"
     ),
 )
 
@@ -130,10 +134,9 @@ class Driver(placed.Placed):
                 return _seen(pod, self._options)
             return _taken(seen)
         name = pod.get("name")
-        if self._options.rename:
-            named = await self._rename(labelled(name, launch.label))
-            if not named.good:
-                return named.report("it could not be labelled")
+        unnamed = await self._labelled(name, launch.label)
+        if unnamed is not None:
+            return unnamed
         said = await self._rest.write("POST", f"/pods/{self._options.pod}/start")
         if said.good:
             return PowerReport(PowerPhase.STARTING, launch.label)
@@ -185,13 +188,36 @@ class Driver(placed.Placed):
     async def _read(self, pod: str) -> tuple[PowerReport | None, Mapping[str, Any]]:
         """Read one pod: it, or the report that says why not. One that is gone is off."""
         said = await self._rest.read(f"/pods/{pod}")
-        if said.missing:
-            return PowerReport(PowerPhase.OFF, detail=f"there is no pod {pod} in this account"), {}
+        gone = PowerReport(PowerPhase.OFF, detail=f"there is no pod {pod} in this account")
+        if said.missing or (said.vague and await self._is_not_listed(pod)):
+            return gone, {}
         if not said.good:
             return said.report(), {}
         if not isinstance(said.body, dict) or not isinstance(said.body.get("desiredStatus"), str):
             return PowerReport(detail="an answer that is no pod", snag=Snag.TRANSIENT), {}
-        return None, said.body
+        return (gone, {}) if said.body["desiredStatus"] == TERMINATED else (None, said.body)
+
+    async def _is_not_listed(self, pod: str) -> bool:
+        """Say whether the list of all pods, read well, has it not."""
+        said = await self._rest.read("/pods")
+        if not said.good or not isinstance(said.body, list):
+            return False
+        return all(isinstance(one, dict) and one.get("id") != pod for one in said.body)
+
+    async def _labelled(self, name: object, label: str) -> PowerReport | None:
+        """Write the label behind the pod's name; the report of why not, if it could not be."""
+        if not self._options.rename:
+            return None
+        named = await self._rename(labelled(name, label))
+        if named.good and _kept(named.body, label):
+            return None
+        report = named.report("it could not be labelled")
+        if report.snag is not Snag.DENIED:
+            return report
+        why = f"it does not keep the label {label}" if named.good else report.detail
+        return PowerReport(
+            detail=f"{why}; `rename = false` leaves its name alone", snag=Snag.DENIED
+        )
 
     async def _rename(self, name: str) -> Said:
         """Name the pod; it is off, so the reset that this may bring disturbs nobody."""
@@ -203,6 +229,8 @@ class Driver(placed.Placed):
     async def _ours(self) -> tuple[PowerReport | None, list[Mapping[str, Any]]]:
         """List the pods that bear a label of this backend's launches, the oldest first."""
         said = await self._rest.read("/pods")
+        if said.missing:  # as it says of an account that has none
+            return None, []
         if not said.good:
             return said.report(), []
         if not isinstance(said.body, list):
@@ -210,7 +238,9 @@ class Driver(placed.Placed):
         found = {
             str(pod.get("name")).removeprefix(self._label): pod
             for pod in said.body
-            if isinstance(pod, dict) and str(pod.get("name")).startswith(self._label)
+            if isinstance(pod, dict)
+            and str(pod.get("name")).startswith(self._label)
+            and pod.get("desiredStatus") != TERMINATED
         }
         ours = sorted((int(number), number) for number in found if number.isdigit())
         return None, [found[number] for _, number in ours if self._label]
@@ -273,6 +303,15 @@ def _runs(pod: Mapping[str, Any]) -> bool:
     return pod.get("desiredStatus") == RUNNING
 
 
+def _is_terminated(body: object) -> bool:
+    return isinstance(body, dict) and body.get("desiredStatus") == TERMINATED
+
+
+def _kept(body: object, label: str) -> bool:
+    """Say whether a pod that was renamed says that it is; one that says no name is believed."""
+    return not isinstance(body, dict) or "name" not in body or label_in(body["name"]) == label
+
+
 def _others(seen: str) -> str:
     return f"it runs as {seen}, which is left alone" if seen else "somebody else started it"
 
@@ -300,7 +339,8 @@ def _address(pod: Mapping[str, Any], options: Options) -> str:
     if options.port is None or options.registers or options.url is not None:
         return ""
     if options.via == "proxy":
-        return placed.address(f"https://{pod.get('id')}-{options.port}.proxy.runpod.net")
+        ident = pod.get("id") or options.pod
+        return placed.address(f"https://{ident}-{options.port}.proxy.runpod.net") if ident else ""
     mapped, host = pod.get("portMappings"), pod.get("publicIp")
     outside = mapped.get(str(options.port)) if isinstance(mapped, dict) else None
     return placed.address(f"http://{host}:{outside}") if host and outside else ""
@@ -343,12 +383,12 @@ async def checks(plan: Plan, ports: Ports) -> Sequence[Check]:
     said = await asked.read("/pods" if options.pod is None else f"/pods/{options.pod}")
     kept = options.api_key.credential
     remedy = f"make a key that may read and write pods, then: aion secret set {kept}"
-    if said.missing:
+    if options.pod is not None and (said.missing or _is_terminated(said.body)):
         return [Check(False, f"there is no pod {options.pod} in this account", "correct `pod`")]
-    if not said.good:
+    if not said.good and not said.missing:
         return [Check(False, f"RunPod: {said.words}", remedy)]
     found = [Check(True, "RunPod takes the key")]
-    if isinstance(said.body, dict):
+    if options.pod is not None and isinstance(said.body, dict):
         price = said.body.get("adjustedCostPerHr") or said.body.get("costPerHr")
         text = f"pod {options.pod} is {plain(said.body.get('desiredStatus'), 20)}"
         found.append(Check(True, f"{text}; {plain(price, 20)} USD an hour while it runs"))

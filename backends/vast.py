@@ -31,6 +31,9 @@ NOWHERE: Final = "it is off, or vast.ai gives it no address yet"
 RUNNING: Final = "running"
 CHARGED: Final = frozenset({RUNNING, "frozen", "offline", "unknown"})
 """Container states in which nothing is being brought up any more."""
+HELD: Final = CHARGED | {"loading", "created", "rebooting"}
+"""Container states which say, where nothing else does, that its GPU is ours."""
+HALTED: Final = frozenset({"stopped", "exited", "unloaded", "inactive"})
 REFUSALS: Final = rest.Refusals(
     stockout=re.compile(r"(?i)resources_unavailable|resources are currently unavailable"),
     quota=re.compile(r"(?i)missing_billing|lack credit|insufficient[ _]credit|spend rate"),
@@ -81,10 +84,14 @@ class Driver(placed.Placed):
         if unread is not None:
             return rest.refused(unread)
         had, now = there.get("label"), _seen(there, self._options)
+        if now.phase is PowerPhase.UNKNOWN:
+            return now
         if now.phase is not PowerPhase.OFF:
             return now if now.launch == launch.label else _taken(now)
-        said = await self._put(state=RUNNING, label=labelled(had, launch.label))
+        label = labelled(had, launch.label)
+        said = await self._put(state=RUNNING, label=label)
         if said.good:
+            await self._keep(label)
             return PowerReport(PowerPhase.STARTING, launch.label)
         if said.snag is Snag.STOCKOUT:
             return await self._taken_back(said, labelled(had, ""))
@@ -98,6 +105,8 @@ class Driver(placed.Placed):
         now = _seen(there, self._options)
         if now.phase in (PowerPhase.OFF, PowerPhase.STOPPING):
             return PowerReport(now.phase)
+        if now.phase is PowerPhase.UNKNOWN:
+            now = PowerReport(launch=label_in(there.get("label")))
         if launch and now.launch != launch:
             return PowerReport(PowerPhase.OFF, detail=_others(now))
         said = await self._put(state="stopped")
@@ -116,7 +125,8 @@ class Driver(placed.Placed):
         """Read the instance: it, or the report that says why not. One that is gone is off."""
         said = await self._rest.read(self._path)
         there = said.body.get("instances", "") if isinstance(said.body, dict) else ""
-        if said.missing or (said.good and there is None):
+        gone = said.missing or (said.good and there is None)
+        if gone or (said.vague and await self._is_not_listed()):
             number = self._options.instance
             text = f"there is no instance {number} in this account"
             return PowerReport(PowerPhase.OFF, detail=text), {}
@@ -125,6 +135,22 @@ class Driver(placed.Placed):
         if not isinstance(there, dict) or not {"cur_state", "actual_status"} & there.keys():
             return PowerReport(detail="an answer that is no instance", snag=Snag.TRANSIENT), {}
         return None, there
+
+    async def _is_not_listed(self) -> bool:
+        """Say whether the list of all instances, read well, has it not."""
+        said = await self._rest.read("/api/v0/instances/")
+        found = said.body.get("instances") if isinstance(said.body, dict) else None
+        if not said.good or not isinstance(found, list):
+            return False
+        number = self._options.instance
+        return all(isinstance(one, dict) and one.get("id") != number for one in found)
+
+    async def _keep(self, label: str) -> None:
+        """Set the label once more if it was not taken with the start: it is known as ours by it."""
+        unread, there = await self._read()
+        if unread is None and label_in(there.get("label")) != label_in(label):
+            await asyncio.sleep(self.pace_s)
+            await self._put(label=label)
 
     async def _put(self, **change: str) -> Said:
         """Change it; that it could not may also come with HTTP 200."""
@@ -168,11 +194,15 @@ def _taken(now: PowerReport) -> PowerReport:
 def _seen(there: Mapping[str, Any], options: Options) -> PowerReport:
     """Say how an instance is: whether its GPU is ours (`cur_state`), is to be, and what runs."""
     actual, wanted = there.get("actual_status"), there.get("intended_status")
-    held = there.get("cur_state", actual) == RUNNING
+    state = there.get("cur_state")
+    held = state == RUNNING if state else actual in HELD
     label = label_in(there.get("label"))
     if not held:
         if wanted == RUNNING:  # queued, or outbid: it comes back and costs when there is room
             return PowerReport(PowerPhase.STARTING, label, detail="it waits for its GPU")
+        if wanted is None and (state or actual) not in HALTED:
+            text = f"its state is {plain(state or actual, 40)}"
+            return PowerReport(detail=text, snag=Snag.TRANSIENT)
         return PowerReport(PowerPhase.OFF, detail=_why(there))
     if wanted not in (RUNNING, "frozen", None):
         return PowerReport(PowerPhase.STOPPING, label)

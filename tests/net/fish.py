@@ -1206,8 +1206,8 @@ FISH = (
         "the label comes after the start",
         "a start that nobody answered for is found by its label",
         RUNPOD,
-        "            if not named.good:",
-        "            if named.good:",
+        "named.good and _kept(named.body, label)",
+        "not named.good or not _kept(named.body, label)",
         ("rented",),
     ),
     Fish(
