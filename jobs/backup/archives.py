@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import BinaryIO, Final
 
-from jobs.backup.errors import BackupError, Corrupt, WrongKey
+from jobs.backup.errors import BackupError, Corrupt
 from jobs.backup.form import ARCHIVE, Manifest
-from jobs.backup.packing import Sink, Unpacker
+from jobs.backup.packing import Unpacker
 from jobs.backup.programs import PIECE, room, widen
-from jobs.backup.stores.base import digests
+from jobs.backup.sealing import Noting, unseal
 from jobs.backup.stores.landing import landing
 
 SPARE: Final = 64 * 1024 * 1024
@@ -114,49 +114,13 @@ def opened(path: Path, manifest: Manifest, identity: str, folder: Path) -> Archi
 
 
 def _open(path: Path, manifest: Manifest, identity: str, out: BinaryIO) -> None:
-    sink = _Sink(Unpacker(out) if manifest.packed else out)
+    sink = Noting(Unpacker(out) if manifest.packed else out)
     with path.open("rb", buffering=0) as file:
         if manifest.encrypted:
-            _decrypt(file, sink, manifest, identity)
+            what = f"{manifest.id}, encrypted for the key {manifest.encrypted.fingerprint},"
+            unseal(file, sink, identity, what)
         else:
             while piece := file.read(PIECE):
                 sink.write(piece)
     if sink.digest.hexdigest() != manifest.plain_sha256:
         raise Corrupt(f"{manifest.id}, opened, is not what was dumped")
-
-
-def _decrypt(file: BinaryIO, sink: _Sink, manifest: Manifest, identity: str) -> None:
-    import pyrage  # noqa: PLC0415 - only where something is encrypted
-
-    assert manifest.encrypted is not None
-    try:
-        key = pyrage.x25519.Identity.from_str(identity.strip())
-        pyrage.decrypt_io(file, sink, [key])
-    except (pyrage.IdentityError, pyrage.DecryptError):
-        if sink.error is not None:
-            raise sink.error from None
-        raise WrongKey(
-            f"this identity does not open {manifest.id}, which is encrypted for the key "
-            f"{manifest.encrypted.fingerprint}"
-        ) from None
-
-
-class _Sink:
-    """Hashes what passes. `error`: what writing raised, which age would wrap."""
-
-    def __init__(self, out: Sink) -> None:
-        self.digest: Any = digests(("sha256",))["sha256"]
-        self.error: Exception | None = None
-        self._out = out
-
-    def write(self, piece: bytes) -> int:
-        try:
-            self.digest.update(piece)
-            self._out.write(piece)
-        except Exception as error:
-            self.error = error
-            raise
-        return len(piece)
-
-    def flush(self) -> None:
-        """Do nothing: the file is its owner's to flush."""

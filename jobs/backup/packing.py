@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from typing import IO, Final, Protocol, cast
+from typing import IO, Final, cast
 
 import zstandard
 
 from jobs.backup.errors import Corrupt, NotComplete
+from jobs.backup.sealing import Sink
 
 PACKED: Final = "zstd"
 """What a manifest says of an archive that ends in `.zst`."""
 _PIECE: Final = 64 * 1024
 _WINDOW: Final = 1 << 27  # as much as `zstd -d` takes without being told to
-
-
-class Sink(Protocol):
-    """Takes bytes."""
-
-    def write(self, piece: bytes, /) -> int: ...
 
 
 class Packer:

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, Self
 
 from jobs.backup.codec import Coded
-from jobs.backup.errors import BadManifest, Corrupt, NoRoom, NotFound, WrongKey
+from jobs.backup.errors import BadManifest, Corrupt, NotFound
 from jobs.backup.form import MAX_MANIFEST, Sealed
 from jobs.backup.pipeline import check_room
-from jobs.backup.sealing import seal
+from jobs.backup.sealing import Noting, seal, unseal
 from jobs.backup.stores.base import Entry, Store, digests, disagreement, hash_file
 from jobs.backup.stores.landing import landing
 
@@ -304,23 +304,12 @@ def opened(path: Path, identity: str = "") -> Iterator[BinaryIO]:
 @contextlib.contextmanager
 def _unsealed(source: BinaryIO, identity: str, path: Path) -> Iterator[BinaryIO]:
     """Decrypt into a file beside it, which is gone afterwards: age checks each piece as it goes."""
-    import pyrage  # noqa: PLC0415 - only where something is encrypted
-
-    if not identity:
-        raise WrongKey(f"{path.name} is encrypted, and its identity is needed to read it")
     plain = path.with_suffix("")
     try:
-        key = pyrage.x25519.Identity.from_str(identity.strip())
         with landing(plain) as out:
-            pyrage.decrypt_io(source, out, [key])
+            unseal(source, Noting(out), identity, path.name)
         with plain.open("rb") as file:
             yield file
-    except pyrage.IdentityError:
-        raise WrongKey("the identity is no age identity, AGE-SECRET-KEY-1…") from None
-    except pyrage.DecryptError as error:
-        raise WrongKey(f"{path.name} is not opened by this identity ({error})") from None
-    except OSError as error:
-        raise NoRoom(f"{path.parent}: {error.strerror}") from None
     finally:
         plain.unlink(missing_ok=True)
 

@@ -25,7 +25,8 @@ from jobs.backup.form import Manifest
 from jobs.backup.itself import CONFIG, CREDENTIALS, DATABASE, INDEX, LARGEST_TEXT, TOKEN, Index
 from jobs.backup.pipeline import check_room
 from jobs.backup.ports import Tell, nobody
-from jobs.backup.stores.base import CHUNK, Store, hash_file
+from jobs.backup.sealing import Noting, unseal
+from jobs.backup.stores.base import CHUNK, Store
 from jobs.backup.stores.landing import landing
 from jobs.backup.verify import fetch
 
@@ -60,16 +61,11 @@ def fetched(
 
 
 def _clear(archive: Path, manifest: Manifest, identity: str) -> Path:
-    import pyrage  # noqa: PLC0415 - only where something is encrypted
-
     plain = archive.with_suffix("")
-    try:
-        key = pyrage.x25519.Identity.from_str(identity.strip())
-        with archive.open("rb") as sealed, landing(plain) as out:
-            pyrage.decrypt_io(sealed, out, [key])
-    except (pyrage.IdentityError, pyrage.DecryptError):
-        raise WrongKey(f"this identity does not open {manifest.id}") from None
-    if hash_file(plain, ("sha256",))["sha256"] != manifest.plain_sha256:
+    with archive.open("rb") as sealed, landing(plain) as out:
+        sink = Noting(out)
+        unseal(sealed, sink, identity, manifest.id)
+    if sink.digest.hexdigest() != manifest.plain_sha256:
         raise Corrupt(f"{manifest.id}, decrypted, is not what was dumped")
     return plain
 

@@ -213,3 +213,18 @@ def test_a_packed_archive_that_ends_too_early_is_not_restored(
     with psycopg.connect(target) as connection:
         found = connection.execute("select count(*) from pg_tables where schemaname = 'public'")
         assert found.fetchone() == (0,)
+
+
+def test_a_sealed_archive_that_is_opened_on_the_way_is_restored_though_its_list_is_read_first(
+    pg16: Postgres, tmp_path: Path
+) -> None:
+    """Who reads only the list stops long before the end: that is nobody's failure."""
+    many = "create table m as select g, md5(g::text) || md5((g + 1)::text) t from generate_series(1, 120000) g"
+    sealed = Encryption(str(KEY.to_public()), str(KEY))
+    one = plan(pg16.new(many), tmp_path / "spool", encrypt=sealed, level=1)
+    made = dump.make(one, first(HandClock()), None, clock=HandClock())
+    assert made.plain_size > 8_000_000  # more than all pipes hold
+    _say_huge(tmp_path / "spool" / "dumps" / made.id)
+    target = pg16.new()
+    restore(at(tmp_path / "spool/dumps"), "main", "", Into(target, str(KEY)), tmp_path)
+    assert pg16.run("select count(*) from m", target.rpartition("/")[2]) == [(120_000,)]
