@@ -492,7 +492,8 @@ class Monitor:
         fleet = self._fleet()
         for name, state in fleet.services.items():
             pool = fleet.config.services[name].backends
-            best = next(one for one in pool if self.registry.lasting(one))
+            lasting = (one for one in pool if self.registry.lasting(one))
+            best = next(one for one in lasting if not self.registry.waits(one))
             if state.active not in pool[: pool.index(best) + 1]:
                 self.breach("I8", f"{name}: after hours of calm {state.active}, not {best}")
         for incident in fleet.incidents.values():

@@ -132,6 +132,11 @@ class Notebook:
         return self.ended is None and self.agent_died_at is None and not self.leaving
 
     @property
+    def session(self) -> str | None:
+        """The session that its agent speaks for: none, if it forgot, until it registers anew."""
+        return self.member.id if self.member is not None else None
+
+    @property
     def address(self) -> str:
         """Where its requests come from."""
         return f"198.51.{self.number // 250}.{self.number % 250}"

@@ -9,6 +9,7 @@ from typing import Any
 
 from backends import identity, tunnels
 from orchestrator.core.events import Answer, Command, Turn
+from orchestrator.core.health import LONGEST_WAIT_S
 from orchestrator.core.lives import PowerPhase, Session
 from orchestrator.core.model import BackendState, Fleet
 from orchestrator.core.registry import RevokeTokens
@@ -26,7 +27,7 @@ ASKED_AGAIN_S = 120.0  # after a pause it is asked once more
 METERED_S = 315.0  # how much later a silent death is seen where every request is counted
 LASTING_S = 3600.0
 LEAST_S = 60.0  # of a run that is over sooner, nobody wants to hear
-WELL_S = 60.0  # one that could prove itself for so long is not left
+JUST_S = 5.0  # one that came back so lately may be left: nobody can have asked it yet
 LATER = (429, 500, 503, 507)
 KEPT = 100  # heartbeats of a session whose words are remembered
 
@@ -67,7 +68,7 @@ class Registry:
         self._loading: dict[str, float] = {}  # when its agent last said so, by the daemon's time
         self._revoked: dict[str, float] = {}  # tokens that the operator was told are revoked
         self._unheard: dict[Notebook, float] = {}
-        self._deaf_until = self._paused_at = float("-inf")
+        self._paused_at = float("-inf")
         machine.world.sent = self.sent
 
     # ── what happens ────────────────────────────────────────────────────────────────────────────
@@ -256,8 +257,6 @@ class Registry:
 
     def _note_unheard(self, now: float) -> None:
         deaf = self._m.world.deaf
-        if deaf:
-            self._deaf_until = now
         for run in self.human.runs if self.human is not None else ():
             if run.ended is None and (run.lost or deaf or run.agent_died_at is not None):
                 self._unheard[run] = now
@@ -310,15 +309,15 @@ class Registry:
     def seen_later_s(self, name: str) -> float:
         """Say how much later than others its death can be seen."""
         place, now = self.place(name), self._m.time.true
-        if not isinstance(place, Tunnel) or place.dead_since is None:
+        if place.dead_since is None:
             return 0.0
-        later_s = 0.0
-        if place.agent is None:  # a start, or having been deaf, renews the lease
-            up_since = self._m.up_since or now
-            renewed = max(up_since, self._deaf_until)
-            if self._fleet().world.inbound_lost_since is not None and not self._audible():
-                renewed = now  # leases stand still until somebody is heard, and nobody is left
-            later_s = max(0.0, renewed + LEASE_S - place.dead_since)
+        listed_s = self._m.asleep_until + place.hidden_s - place.dead_since
+        later_s = max(0.0, listed_s) if place.mode is Mode.WRONG else 0.0  # no minute runs asleep
+        if not isinstance(place, Tunnel):
+            return later_s
+        if place.agent is None:  # a start renews the lease
+            renewed = self._m.up_since or now
+            later_s = max(later_s, renewed + LEASE_S - place.dead_since)
         if tunnels.metered(f"https://{place.host}"):
             session = self._fleet().backends[name].session
             run = self._runs[session.id][0] if session and session.id in self._runs else None
@@ -329,11 +328,6 @@ class Registry:
             later_s = max(later_s, min(METERED_S, by_word))
         return later_s
 
-    def _audible(self) -> bool:
-        """Whether there is an agent that could be heard."""
-        runs = self.human.runs if self.human is not None else ()
-        return any(run.lives and not run.lost for run in runs)
-
     def unprovable(self, name: str) -> bool:
         """Whether a backend may be left although it believed to be up: nobody speaks for it."""
         state, place = self._fleet().backends[name], self.place(name)
@@ -341,14 +335,11 @@ class Registry:
             return False
         session = state.session
         ending_s = self._fleet().config.backends[name].drain_margin_s + OVER_S
-        ends = session is None or (session.ends_at or 0.0) - self._at() < ending_s
-        return ends or place.agent is None or place.dead or place.good_since is None
-
-    def provably_well(self, name: str) -> bool:
-        """Whether a backend that registers answers the challenge, and did for a while."""
-        since = self.well_since(name)
-        told = isinstance(self.place(name), Tunnel) and not self.unprovable(name)
-        return told and since is not None and self._m.time.true - since > WELL_S
+        if session is None or (session.ends_at or 0.0) - self._at() < ending_s:
+            return True
+        if place.agent is None or place.agent.session != session.id or place.good_since is None:
+            return True
+        return self._m.time.true - place.good_since < JUST_S
 
     def lasting(self, name: str) -> bool:
         """Whether a backend was well for an hour, and nothing is about to end it."""
@@ -361,6 +352,11 @@ class Registry:
         ends_at = 0.0 if session is None else session.ends_at or 0.0
         long = self._m.time.true - self._seen[name].since > LASTING_S
         return long and ends_at - self._at() > spec.drain_margin_s + LASTING_S
+
+    def waits(self, name: str) -> bool:
+        """Whether one that flaps has not been well for the longest wait since it proved itself."""
+        well_s = self._m.time.true - (self.well_since(name) or 0.0)
+        return self._fleet().backends[name].flap_level > 0 and well_s < LONGEST_WAIT_S
 
     def excused(self, kind: str, name: str) -> bool:
         """Whether an incident may be open although all is calm: its notebook ends, or is over.

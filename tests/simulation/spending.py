@@ -15,7 +15,8 @@ So `used ≤ limit + BLOCK_S + unable`, where
   on is the session that was promoted (it registers, its engine does not answer, its token is
   revoked, it is over already and its agent has its 30 seconds), while its agent is dead or not
   heard; and REACHED_S after any of these, for an agent that found nobody tries again after half a
-  minute and speaks every quarter of one, late at times.
+  minute and speaks every quarter of one, late at times; and the time in which our own clock
+  says another day than it is, for then another day's hours are spent.
 
 **What a rented machine costs.** Its provider ends it after the `max_run_s` of its start, and that is
 what was left then. So `used ≤ limit`, without any allowance but ROUNDING_S for each start, since
@@ -38,7 +39,7 @@ from orchestrator.core.model import Fleet
 from tests.simulation import plans
 from tests.simulation.machine import Machine
 from tests.simulation.notebooks import Notebook
-from tests.simulation.provider import Counter, Figures, Temper
+from tests.simulation.provider import Counter, Figures, Temper, day_of
 from tests.simulation.registry import Registry
 
 BLOCK_S = 900.0
@@ -147,7 +148,11 @@ class Spending:
 
     def _able(self, run: Notebook, now: float) -> bool:
         since = max(self._hindered_at, self._hindered.get(run.number, run.began), run.began)
-        return now - since > REACHED_S
+        return now - since > REACHED_S and self._same_day(now)
+
+    def _same_day(self, now: float) -> bool:
+        """Say whether our own clock says the day that it is."""
+        return day_of(now + self._m.time.wall_error) == day_of(now)
 
     def _count(self, key: str, name: str, counter: Counter, now: float, passed_s: float) -> None:
         human = self._judge.registry.human

@@ -381,7 +381,7 @@ def never_back(rig: Rig) -> None:
 
 
 def held(rig: Rig) -> None:
-    decide(rig, "chat", hold_until=rig.steady() + 3600.0)
+    decide(rig, "chat", hold_until=rig.steady() + 7600.0)
 
 
 def never_proved(rig: Rig) -> None:
@@ -413,6 +413,10 @@ I8 = {
     "the favourite does not serve": Case(
         "I8", "after hours of calm kaggle, not colab", DIES_AND_LIVES,
         once(85.0, held), seconds=300.0, last=AFTER_CALM,
+    ),
+    "a favourite that flapped hours ago does not serve": Case(
+        "I8", "after hours of calm kaggle, not colab", falls(40.0, 100.0, 160.0),
+        once(190.0, held), seconds=7500.0, last=AFTER_CALM,
     ),
     "a notebook that lives does not serve": Case(
         "I8", "lives with a good token and does not serve", (starts("book"),),

@@ -16,6 +16,7 @@ from tests.simulation import plans, registry
 from tests.simulation.cases import BOOK, Case, judge, sound, unsaid
 from tests.simulation.human import digest
 from tests.simulation.sabotage import (
+    Steps,
     amend,
     become,
     believe,
@@ -29,7 +30,7 @@ from tests.simulation.sabotage import (
     spoil,
     starts,
 )
-from tests.simulation.scripted import Act, Rig
+from tests.simulation.scripted import Act, Rig, short_run
 from tests.simulation.world import Mode
 
 SHORT = replace(BOOK, session_s=200.0)
@@ -347,6 +348,20 @@ def test_a_run_that_nobody_tampered_with_keeps_every_promise(name):
 @pytest.mark.parametrize("name", CASES)
 def test_a_broken_promise_is_named_and_no_other(name):
     judge(CASES[name])
+
+
+@pytest.mark.parametrize("forgets", [True, False])
+def test_only_who_forgot_its_session_may_be_left_though_its_engine_is_well(forgets):
+    seen: list[bool] = []
+    agent: Steps = (
+        (80.0, lambda rig: rig.human.runs[-1].kill_agent()),
+        (84.0, lambda rig: rig.human.runs[-1].revive_agent(forgets=forgets)),
+        (84.1, lambda rig: rig.human.runs[-1].lose(True)),
+        (86.0, lambda rig: seen.append(rig.onlooker.registry.unprovable("book"))),
+        (92.0, lambda rig: seen.append(rig.onlooker.registry.unprovable("book"))),
+    )
+    short_run(95.0, script=(starts("book"), *agent), notebooks=ONE)
+    assert seen == [True, forgets], "and nobody can know of one that is back since two seconds"
 
 
 def test_everything_that_the_registry_can_say_is_said_in_some_case():

@@ -102,6 +102,10 @@ def serves_spent(rig: Rig) -> None:
     decide(rig, "chat", review_at=None)
 
 
+def clock(error_s: float) -> Act:
+    return lambda rig: rig.step_wall_clock(error_s)
+
+
 STARTED: Steps = (starts("book"),)
 
 CASES = {
@@ -111,6 +115,10 @@ CASES = {
     ),
     "an agent is not told that its hours are used up": Case(
         "I6", "s more than there is,", STARTED, keep(tells_nobody),
+        seconds=1500.0, notebooks=(BRIEF,),
+    ),
+    "nor while our clock is an hour ahead, on the same day": Case(
+        "I6", "s more than there is,", (*STARTED, (6.0, clock(3600.0))), forgets("book:hours"),
         seconds=1500.0, notebooks=(BRIEF,),
     ),
     "a meter forgets what was paid": Case(
@@ -155,6 +163,12 @@ def test_a_run_that_nobody_tampered_with_keeps_every_promise(name):
 @pytest.mark.parametrize("name", CASES)
 def test_a_broken_promise_is_named_and_no_other(name):
     judge(CASES[name])
+
+
+def test_hours_that_our_own_clock_counts_on_another_day_are_no_broken_promise():
+    script = (*STARTED, (6.0, clock(21600.0)))
+    run = short_run(1500.0, script=script, sabotage=forgets("book:hours"), notebooks=(BRIEF,))
+    assert run.breaches == []
 
 
 def test_what_a_restored_database_knows_nothing_of_is_found_and_ended():

@@ -92,6 +92,11 @@ class Agent(Protocol):
 
     def admits(self, authorization: str) -> bool: ...
 
+    @property
+    def session(self) -> str | None:
+        """The session that it speaks for, if it speaks for any."""
+        ...
+
 
 @dataclass
 class Tunnel(Place):
