@@ -7,6 +7,7 @@ not available", "Resource quota errors").
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import json
 import re
@@ -33,6 +34,7 @@ TRANSIENT: Final = re.compile(
     r"RequestLimitExceeded|Throttling|TooManyRequests|IncorrectInstanceState|IncorrectSpotRequest"
 )
 GONE: Final = re.compile(r"InvalidInstanceID")
+GONE_STATE: Final = "terminated"
 TOO_MANY, BROKEN = 429, 500
 # EC2's driver calls every state that it does not list "unknown", a stopped one too; what its
 # interface said is in `extra`.
@@ -40,6 +42,9 @@ STATES: Final = {
     "running": "on",
     "pending": "starting",
     "starting": "starting",
+    "provisioning": "starting",
+    "staging": "starting",
+    "repairing": "on",
     "rebooting": "on",
     "migrating": "on",
     "updating": "on",
@@ -47,14 +52,25 @@ STATES: Final = {
     "reconfiguring": "on",
     "error": "on",  # whatever it is, it may cost
     "stopping": "stopping",
+    "suspending": "stopping",
     "shutting-down": "stopping",
     "stopped": "off",
     "suspended": "off",
     "paused": "on",
     "terminated": "off",
 }
-STARTS: Final = ("start_node", "ex_start_node", "ex_power_on_node")
-STOPS: Final = ("stop_node", "ex_stop_node", "ex_power_off_node", "ex_shutdown_node")
+STARTS: Final = ("start_node", "ex_start_node", "ex_power_on_node", "ex_start")
+STOPS: Final = ("stop_node", "ex_stop_node", "ex_power_off_node", "ex_shutdown_node", "ex_stop")
+POOL: Final = re.compile(r"HTTPS?ConnectionPool\(host='([^']*)', port=(\d+)\)")
+REASONS: Final = (
+    (re.compile(r"resolve"), "its name cannot be resolved"),
+    (re.compile(r"refused"), "connection refused"),
+    (re.compile(r"(?i)timed? ?out"), "timed out"),
+    (re.compile(r"(?i)certificate|SSL"), "TLS"),
+)
+
+
+ELSE: Final = "programs of yours can, with kind `command`"
 
 
 class Refused(Exception):
@@ -79,6 +95,11 @@ def _carry_out(
     payload: Mapping[str, Any], account: Mapping[str, Any], progress: dict[str, bool]
 ) -> dict[str, Any]:
     driver = connected(payload, account)
+    for what, names in (("start", STARTS), ("stop", STOPS)):
+        if not _methods(driver, names):
+            raise Refused(
+                "denied", f"Apache Libcloud cannot {what} machines of {driver.name}; {ELSE}"
+            )
     node = _node(driver, str(payload["node"]))
     if node is None:
         detail = f"there is no machine {payload['node']} there"
@@ -110,22 +131,62 @@ def connected(payload: Mapping[str, Any], account: Mapping[str, Any]) -> Any:
         from libcloud.compute.providers import get_driver  # noqa: PLC0415 - it may not be there
     except ImportError:
         raise Refused("denied", INSTALL) from None
-    try:
-        made = get_driver(payload["provider"])
-    except AttributeError:
-        text = f"Apache Libcloud knows no provider `{payload['provider']}`"
-        raise Refused("denied", text) from None
+    made = _driver(get_driver, str(payload["provider"]))
     keys = {**payload["arguments"], **account}
     for name in ("region", "host", "port"):
         if payload[name] is not None:
             keys[name] = payload[name]
     if payload["host"] is not None:
         keys["secure"] = payload["secure"]
+    _check(made, account)
     try:
-        return made(**keys)
-    except (TypeError, ValueError) as error:
+        return _made(made, keys, payload)
+    except (TypeError, ValueError, ImportError, RuntimeError) as error:
         text = f"its driver does not take these arguments: {_words(error)}"
         raise Refused("denied", text) from None
+
+
+def _made(made: Any, keys: Mapping[str, Any], payload: Mapping[str, Any]) -> Any:
+    """Make a driver; one that takes no address is given it afterwards."""
+    try:
+        return made(**keys)
+    except TypeError:
+        if payload["host"] is None:
+            raise
+    own = {name: value for name, value in keys.items() if name not in ("host", "port", "secure")}
+    driver = made(**own)
+    there = driver.connection
+    there.host, there.port, there.secure = payload["host"], payload["port"], payload["secure"]
+    there.connect()
+    return driver
+
+
+def _driver(get_driver: Any, name: str) -> Any:
+    """Find a provider's driver by its name. Raises Refused."""
+    try:
+        return get_driver(name)
+    except AttributeError:
+        from libcloud.compute.providers import DRIVERS  # noqa: PLC0415 - as above
+
+        near = difflib.get_close_matches(name.replace("_", ""), DRIVERS, 1)
+        hint = f"; did you mean `{near[0]}`?" if near else ""
+        raise Refused("denied", f"Apache Libcloud knows no provider `{name}`{hint}") from None
+    except Exception as error:  # noqa: BLE001 - one that was retired raises what it likes
+        raise Refused("denied", f"Apache Libcloud: {_words(error)}") from None
+
+
+def _check(made: Any, account: Mapping[str, Any]) -> None:
+    """See that there is what every request is signed with. Raises Refused.
+
+    A driver that is made without its secret says so only when it signs, in words that tell nobody.
+    """
+    empty = [name for name, value in account.items() if value in (None, "")]
+    if empty or not account:
+        raise Refused("denied", f"`account` has no {empty[0] if empty else 'key'}")
+    bases = [base.__name__ for base in getattr(made.connectionCls, "__mro__", ())]
+    if "ConnectionUserAndKey" in bases and set(account) == {"key"}:
+        form = '{"key": "…", "secret": "…"}'
+        raise Refused("denied", f"`account` has no secret: write it as {form}")
 
 
 def _node(driver: Any, name: str) -> Any:
@@ -140,16 +201,18 @@ def _node(driver: Any, name: str) -> Any:
     found = [one for one in nodes if str(one.id) == name] or [
         one for one in nodes if one.name == name
     ]
-    alive = [one for one in found if _state(one) != "terminated"]
+    alive = [one for one in found if _state(one) != GONE_STATE]
     if len(alive) > 1:
         raise Refused("denied", f"{len(alive)} machines are called {name}; give an id as `node`")
     return alive[0] if alive else None
 
 
 def _state(node: Any) -> str:
-    raw = (node.extra or {}).get("status")
+    raw, state = (node.extra or {}).get("status"), str(node.state).lower()
     said = str(raw).lower() if isinstance(raw, str) and raw.lower() in STATES else ""
-    return said or str(node.state).lower()
+    if said == GONE_STATE and state != "unknown":  # at Google a machine that is off is called so
+        return state
+    return said or state
 
 
 def _seen(node: Any, *, tags: bool) -> dict[str, Any]:
@@ -217,17 +280,23 @@ def _stop(
     return {"phase": "stopping", "snag": ""}
 
 
+def _methods(driver: Any, names: tuple[str, ...]) -> list[Any]:
+    """List the methods of these names that this driver has of its own."""
+    from libcloud.compute.base import NodeDriver  # noqa: PLC0415 - as above
+
+    base = {name: getattr(NodeDriver, name, None) for name in names}
+    own = [name for name in names if getattr(type(driver), name, None) is not base[name]]
+    return [getattr(driver, name) for name in own]
+
+
 def _call(driver: Any, names: tuple[str, ...], node: Any) -> None:
     """Call the first of these that this driver has. Raises Refused."""
-    for name in names:
-        method = getattr(driver, name, None)
-        if method is None:
-            continue
+    for method in _methods(driver, names):
         with suppress(NotImplementedError):
             if method(node) is False:
                 raise Refused("lost", "its provider did not say that it was done")
             return
-    raise Refused("denied", f"Apache Libcloud cannot do that with {driver.name}")
+    raise Refused("denied", f"Apache Libcloud cannot do that with {driver.name}; {ELSE}")
 
 
 def _untag(driver: Any, node: Any, label: str) -> None:
@@ -262,6 +331,9 @@ def refusal(error: Exception, *, wrote: bool) -> dict[str, Any]:
 
 def _words(error: BaseException) -> str:
     text = str(getattr(error, "value", "") or getattr(error, "message", "") or error)
+    if (pool := POOL.search(text)) is not None:  # else the whole signed request is told
+        why = next((words for pattern, words in REASONS if pattern.search(text)), "no connection")
+        return f"{pool[1]}:{pool[2]} cannot be reached: {why}"
     return " ".join(text.split())[:300] or type(error).__name__
 
 

@@ -252,14 +252,6 @@ def test_a_provider_that_libcloud_does_not_know_and_arguments_that_a_driver_does
     assert "does not take these arguments" in said["detail"]
 
 
-def test_where_a_driver_has_no_tags_what_runs_is_what_was_started():
-    said = libcloud_child.main(GIVEN)
-    assert (said["phase"], said["snag"]) == ("on", "")
-    assert "launch" not in said
-    said = libcloud_child.main({**GIVEN, "ask": "start", "label": LABEL})
-    assert (said["phase"], said["snag"]) == ("on", "")
-
-
 def test_a_name_that_two_machines_have_is_no_name():
     node = SimpleNamespace(name="gpu", extra={}, state="running", public_ips=[], private_ips=[])
     both = [SimpleNamespace(**vars(node), id=one) for one in ("1", "2")]
