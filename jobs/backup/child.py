@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from jobs.backup import verify
+from jobs.backup.apart import apart
 from jobs.backup.catalogue import pick, read
 from jobs.backup.checkup import look
 from jobs.backup.drill import Outcome, drill
@@ -41,7 +42,7 @@ def main(payload: dict[str, Any]) -> dict[str, Any]:
     pause = threading.Event().wait
     clock = SystemClock()
     teller = _Teller(clock)
-    ports = Ports(clock, SystemRandom(), lambda seconds: void(pause(seconds)), teller)
+    ports = Ports(clock, SystemRandom(), lambda seconds: void(pause(seconds)), teller, apart=apart)
     try:
         return DO[payload["do"]](plan, ports, payload.get("store", ""), payload.get("dump", ""))
     except BackupError as error:

@@ -56,21 +56,26 @@ def holder(spool: Path) -> str:
 
 
 @contextmanager
-def tickets(stores: Sequence[Store], name: str, spool: Path) -> Iterator[None]:
+def tickets(
+    stores: Sequence[Store], name: str, spool: Path, *, stay: bool = False
+) -> Iterator[None]:
     """Hold a ticket in each store that answers; one that is down cannot be written to either.
 
-    `stores` are those whose credential may delete. Raises `Busy` if another machine is writing.
+    `stores` are those whose credential may delete. `stay`: when all went well the tickets are left
+    there, for this machine to go on. Raises `Busy` if another machine is writing.
     """
     mine = f"locks/{name}/{holder(spool)}.json"
     held: list[Store] = []
+    well = False
     try:
         for store in stores:
             with contextlib.suppress(StoreBroken):
                 held.append(store)
                 _take(store, name, mine, spool)
         yield
+        well = True
     finally:
-        for store in held:
+        for store in [] if stay and well else held:
             with contextlib.suppress(StoreBroken):
                 store.delete(mine)
 

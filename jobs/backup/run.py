@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,18 +39,24 @@ SAME_NIGHT_S: Final = 12 * 3600.0
 PENDING: Final = 3
 DUMP_TRIES: Final = 2
 
+HEAVY: Final = frozenset({"gs", "hf"})
+"""Their libraries take as much memory as a whole dump may."""
+
 Open = Callable[[Target, Access, Path], Store]
+Looked = tuple[dict[Copy, list[Found]], list[dict[str, Any]]]
+"""What each store holds, and what is wrong with those that cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """What a run uses of the machine."""
+    """What a run uses of the machine. `apart`: does something in a process of its own."""
 
     clock: Clock
     random: Random
     pause: Pause
     tell: Tell = nobody
     open_store: Open = open_store
+    apart: Callable[[Callable[[], Looked]], Looked] | None = None
 
 
 @dataclass(slots=True)
@@ -100,11 +107,47 @@ def run(plan: Plan, ports: Ports) -> Report:
     spool = Path(plan.spool)
     with alone(spool):
         clean(spool)
-        report = Report()
-        with _stores(plan, ports, report) as stores:
-            lockable = [store for copy, store in stores.items() if copy.access.can_delete]
-            with tickets(lockable, plan.name, spool):
-                return _Run(plan, ports, stores, report).go()
+        made = _Run(plan, ports, Report())
+        heavy = plan.dumps and any(copy.target.scheme in HEAVY for copy in plan.copies)
+        if ports.apart is not None and heavy:
+            # So that the dump, which has programs of its own, need not share memory with them.
+            made.know(ports.apart(partial(_looked, plan, ports)))
+            made.dump()
+            with _held(plan, ports, made.report) as stores:
+                return made.go(stores)
+        with _held(plan, ports, made.report) as stores:
+            made.know(_look(plan, stores))
+            made.dump()
+            return made.go(stores)
+
+
+@contextmanager
+def _held(
+    plan: Plan, ports: Ports, report: Report, *, stay: bool = False
+) -> Iterator[dict[Copy, Store]]:
+    """Open every store, with a ticket in each that may be written to by others too."""
+    with _stores(plan, ports, report) as stores:
+        lockable = [store for copy, store in stores.items() if copy.access.can_delete]
+        with tickets(lockable, plan.name, Path(plan.spool), stay=stay):
+            yield stores
+
+
+def _looked(plan: Plan, ports: Ports) -> Looked:
+    """Look at every store and leave our tickets there; one that cannot be opened is told later."""
+    with _held(plan, ports, Report(), stay=True) as stores:
+        return _look(plan, stores)
+
+
+def _look(plan: Plan, stores: dict[Copy, Store]) -> Looked:
+    """Read every store; an unreadable one is never taken for an empty one."""
+    found: dict[Copy, list[Found]] = {}
+    problems: list[dict[str, Any]] = []
+    for copy, store in stores.items():
+        try:
+            found[copy] = catalogue.read(store, plan.name)
+        except BackupError as error:
+            problems.append(problem(error, copy.target.url))
+    return found, problems
 
 
 def clean(spool: Path) -> None:
@@ -148,23 +191,32 @@ def _maker(plan: Plan) -> Callable[..., Manifest]:
 
 
 class _Run:
-    """One run, under its locks."""
+    """One run, under its locks: `know`, `dump`, `go`."""
 
-    def __init__(self, plan: Plan, ports: Ports, stores: dict[Copy, Store], report: Report) -> None:
-        self.plan, self.ports, self.stores, self.report = plan, ports, stores, report
+    def __init__(self, plan: Plan, ports: Ports, report: Report) -> None:
+        self.plan, self.ports, self.report = plan, ports, report
         self.spool = Path(plan.spool)
         self.journal = self.spool / "journal.json"
         self.found: dict[Copy, list[Found]] = {}
+        self.stores: dict[Copy, Store] = {}
 
-    def go(self) -> Report:
-        self._look()
+    def know(self, looked: Looked) -> None:
+        """Take what was seen in the stores."""
+        self.found = looked[0]
+        self.report.problems += looked[1]
+
+    def dump(self) -> None:
+        """Make a dump, if no run of this night made one already."""
         waiting = self._spooled()
         made = self._begun(waiting)
         if made is None and self.plan.dumps:
             made = self._dump(waiting)
-            waiting = self._spooled()
         self.report.dump = made
-        for one in sorted(waiting, key=lambda one: one != made):
+
+    def go(self, stores: dict[Copy, Store]) -> Report:
+        """Do all the rest."""
+        self.stores = stores
+        for one in sorted(self._spooled(), key=lambda one: one != self.report.dump):
             self._copy(one)
         self.report.more = more(self.plan, self.ports, self.stores, self._deleting)
         for copy in self.stores:
@@ -172,14 +224,6 @@ class _Run:
         self._tidy()
         self.journal.unlink(missing_ok=True)
         return self.report
-
-    def _look(self) -> None:
-        """Read every store; an unreadable one is never taken for an empty one."""
-        for copy, store in self.stores.items():
-            try:
-                self.found[copy] = catalogue.read(store, self.plan.name)
-            except BackupError as error:
-                self.report.problems.append(problem(error, copy.target.url))
 
     def _spooled(self) -> list[Manifest]:
         """Return the dumps of the spool, the newest first; what cannot be read is left out."""

@@ -8,13 +8,15 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from jobs.backup.form import Plan
+from jobs.backup.form import Copy, Plan
 from orchestrator.edge.child import run_child
 from orchestrator.errors import ChildFailed
+from tests.backup import worlds
 from tests.backup.conftest import BINS, Postgres
 from tests.backup.plans import clients, plan
 from tests.backup.test_run import ROWS, dumps
@@ -41,6 +43,50 @@ def test_a_dump_is_made_verified_and_drilled_by_the_child(pg16: Postgres, tmp_pa
     path.write_bytes(path.read_bytes()[:-1])
     assert not ask("verify", one)["ok"]
     assert not ask("rehash", one, dump=made["dump"]["id"])["ok"]
+
+
+@pytest.mark.parametrize("kind", ["bucket", "hub"])
+def test_a_dump_shares_its_memory_with_no_library_of_a_store(
+    pg16: Postgres, tmp_path: Path, kind: str
+) -> None:
+    """The stores are looked at before it, for its number, and written to after it."""
+    maker = {"bucket": worlds.bucket_world, "hub": worlds.hub_world}[kind]
+    seen = tmp_path / "seen"
+    script = (
+        f'grep VmRSS /proc/$PPID/status > {seen}; cat /proc/$PPID/maps >> {seen}\nexec "$REAL" "$@"'
+    )
+    folder = clients(tmp_path / "bin", 16, pg_dump=script)
+    (tmp_path / "world").mkdir()
+    for world in maker(tmp_path / "world"):
+        one = plan(pg16.new(ROWS), tmp_path / "spool", pg_bin=folder)
+        one = replace(one, copies=(Copy(world.target, world.access),))
+        for night in (1, 2):
+            made = ask("run", one)
+            assert made["ok"], made
+            assert made["dump"]["sequence"] == night
+            said = seen.read_text()
+            assert int(said.split()[1]) < 40_000, "kB of the child while it dumps"
+            assert "crc32c" not in said
+            seen.unlink()
+            for path in (tmp_path / "spool").glob("*.json"):
+                path.unlink()
+
+
+def test_two_machines_at_once_are_told_by_the_process_that_looks(
+    pg16: Postgres, tmp_path: Path
+) -> None:
+    for world in worlds.bucket_world(tmp_path):
+        one = plan(pg16.new(ROWS), tmp_path / "spool")
+        one = replace(one, copies=(Copy(world.target, world.access),))
+        world.private.mkdir()
+        store = world.open()
+        (tmp_path / "ticket").write_text("{}")
+        store.put(tmp_path / "ticket", f"locks/main/{'a' * 16}.json")
+        answer = ask("run", one)
+        assert (answer["ok"], answer["kind"]) == (False, "Busy")
+        store.delete(f"locks/main/{'a' * 16}.json")
+        assert ask("run", one)["ok"]
+        assert not [entry for entry in store.list() if "locks" in entry.name]
 
 
 def test_what_cannot_be_done_is_an_answer_and_not_a_crash(pg16: Postgres, tmp_path: Path) -> None:
