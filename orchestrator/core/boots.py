@@ -24,10 +24,15 @@ def starting(state: BackendState) -> bool:
 
 
 def resting(spec: Backend, state: BackendState) -> bool:
-    """Say whether a backend is off, or not on yet: what is amiss with that is told otherwise."""
+    """Say whether a backend is off, or not on yet: what is amiss with that is told otherwise.
+
+    Nor is one known to be broken whose provider has never said yet whether it is on.
+    """
     power = state.power
-    if power is None or not spec.powered:
+    if not spec.powered:
         return False
+    if power is None or (power.phase is PowerPhase.UNKNOWN and not power.launch):
+        return True
     away = power.phase in (PowerPhase.OFF, PowerPhase.STARTING, PowerPhase.STOPPING)
     return away or starting(state)
 

@@ -135,7 +135,7 @@ class Power:
     in which it should be; False: it was, and they are over. `queued`: its provider took the start,
     which waits for its turn there. `months`: what each of the last ones saw. `theirs`: the label of
     what somebody else runs there. `unheard`: starts in a row that got no answer and came to
-    nothing.
+    nothing. `refused_at`: since when it does not let us read how it is.
     """
 
     phase: PowerPhase = PowerPhase.UNKNOWN
@@ -165,3 +165,4 @@ class Power:
     months: tuple[PowerMonth, ...] = ()
     theirs: str = ""
     unheard: int = 0
+    refused_at: float | None = None

@@ -28,6 +28,7 @@ from orchestrator.core.model import (
 )
 from orchestrator.core.purses import hours_left
 
+REFUSED_S = 20.0  # a provider that does not let us for so long
 UNREAD_S = 900.0  # a provider that does not say for so long how a backend is
 STOPPING_S = 600.0  # what is stopped is off by then
 PATIENCE_S = 300.0  # a DNS API out of reach is told after this long: discovery and gateway go on
@@ -191,6 +192,8 @@ def _of_power(draft: Draft, state: BackendState) -> Iterator[Wrong]:
     up = power.phase is PowerPhase.ON and power.booted and state.health in ALIVE
     read_at = power.confirmed_at if power.confirmed_at is not None else draft.world.started_at
     unread = bool(power.detail) and draft.at - read_at >= UNREAD_S
+    # A key that it does not take is no matter of waiting: said twice, it is so.
+    unread |= power.refused_at is not None and draft.at - power.refused_at >= REFUSED_S
     if (power.failures and not up) or unread:
         retry = "" if power.retry_at is None else f"{power.retry_at:.0f}"
         failed = {"backend": state.name, "reason": power.detail, "retry_at": retry}

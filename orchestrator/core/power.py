@@ -55,6 +55,7 @@ def woken(stored: Power | None, at: float) -> Power | None:
     return replace(
         stored,
         confirmed_at=None,
+        refused_at=None,
         look_at=at,
         would="",
         deadline_at=None if deadline is None else max(deadline, at + LATER_S),

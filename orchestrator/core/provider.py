@@ -110,7 +110,7 @@ def _read(draft: Draft, name: str, known: Power, event: PowerReported) -> None:
     if report.snag is not Snag.NONE or reader is None:
         _unread(draft, name, known, report)
         return
-    power.put(draft, name, confirmed_at=draft.at)
+    power.put(draft, name, confirmed_at=draft.at, refused_at=None)
     reader(draft, name, known, event)
     now = power.of(draft.backend(name))
     power.put(draft, name, look_at=power.next_look(now, draft.at))
@@ -121,7 +121,9 @@ def _read(draft: Draft, name: str, known: Power, event: PowerReported) -> None:
 def _unread(draft: Draft, name: str, known: Power, report: PowerReport) -> None:
     why = f"its provider does not say how it is: {_why(report) or 'no answer'}"
     wait_s = max(ASK_AGAIN_S, min(report.retry_after_s or 0.0, LONGEST_S))
-    power.put(draft, name, detail=why, look_at=draft.at + wait_s)
+    since = draft.at if known.refused_at is None else known.refused_at
+    refused_at = since if report.snag is Snag.DENIED else None
+    power.put(draft, name, detail=why, look_at=draft.at + wait_s, refused_at=refused_at)
     draft.stirred[name] = None
     if known.detail != why:
         draft.note("power_unread", name, f"{name}: {why}")

@@ -36,7 +36,9 @@ def tidy(draft: Draft, name: str) -> None:
         if queueing.loads(draft.backend(name), draft.at):
             return
         took_s = draft.at - (power.launched_at if power.launched_at is not None else draft.at)
-        failed(draft, name, f"it was not up {spoken(took_s)} after it was started")
+        last = draft.backend(name).reason
+        why = f"it was not up {spoken(took_s)} after it was started"
+        failed(draft, name, f"{why}: {last}" if last else why)
         stop(draft, name, "it did not come up")
     elif _dead(draft, spec, draft.backend(name)):
         why = f"died and did not come back: {draft.backend(name).reason}"

@@ -78,7 +78,7 @@ def words(fleet: Fleet, name: str, now: Now) -> str:
     if not backend.powered or state is None:
         return ""
     if power is None or (power.phase is PowerPhase.UNKNOWN and not power.launch):
-        return "its provider has not said yet whether it is on"
+        return _unread(power)
     for_ = spoken(max(0.0, now.at - power.since))
     if power.phase is PowerPhase.STARTING:
         return f"started {for_} ago ({power.why}), which takes about {spoken(boot_s(state))}"
@@ -98,6 +98,11 @@ def words(fleet: Fleet, name: str, now: Now) -> str:
         wait = spoken(max(0.0, (power.retry_at or now.at) - now.at))
         return f"off; it may be started in {wait}" + (f" ({power.detail})" if power.detail else "")
     return _when(backend, zone, now)
+
+
+def _unread(power: Power | None) -> str:
+    said = power.detail if power is not None else ""
+    return said or "its provider has not said yet whether it is on"
 
 
 def _when(backend: Backend, zone: str, now: Now) -> str:

@@ -49,13 +49,14 @@ class Cloud:
 
     "": it boots; "stockout", "denied", "quota", "transient": it is refused; "lost": it boots and the
     answer is lost; "gone": neither; "never": it runs and never comes up. `mute`: it says nothing of
-    how anything is.
+    how anything is; `status`: it says this.
     """
 
     world: World
     machines: dict[str, Machine] = field(default_factory=dict)
     fates: list[str] = field(default_factory=list)
     mute: bool = False
+    status: PowerReport | None = None
     labels: bool = True
     unserved: int = 0
     starts: list[tuple[float, str, str]] = field(default_factory=list)
@@ -97,6 +98,8 @@ class Cloud:
 
     def _status(self, name: str) -> PowerReport:
         one = self.machines[name]
+        if self.status is not None:
+            return self.status
         if self.mute:
             return PowerReport(snag=Snag.TRANSIENT, detail="HTTP 503")
         if not one.launch:

@@ -1,0 +1,68 @@
+"""What the operator is told of a provider, and when: a key that expired, one that says nothing yet."""
+
+from orchestrator.core.lives import PowerPhase
+from orchestrator.core.model import Health
+from orchestrator.core.powering import Ask, PowerReport, PowerReported, Snag
+from tests.core.clouds import Cloud, power, vm
+from tests.core.worlds import World, backend, config
+
+NO_KEY = PowerReport(snag=Snag.DENIED, detail="the key is not taken")
+
+
+def world_of(*backends):
+    world = World(config(*backends))
+    return world, Cloud(world)
+
+
+def refuse(world, cloud, seconds, **more):
+    """Let time pass while the provider takes no key, whoever asks how it is."""
+    cloud.status = NO_KEY
+    cloud.lives(seconds, **more)
+
+
+def test_a_key_that_is_taken_no_more_is_told_with_the_second_refusal():
+    world, cloud = world_of(backend("a"), vm("v"))
+    cloud.lives(10, up="a")
+    refuse(world, cloud, 400, up="a")
+    incident = world.fleet.incidents["start_failed:v"]
+    assert "it does not let us: the key is not taken" in incident.params["reason"]
+    assert power(world, "v").refused_at is not None
+    cloud.status = None
+    cloud.lives(60, up="a")
+    assert "start_failed:v" not in world.fleet.incidents
+    assert power(world, "v").refused_at is None
+
+
+def test_a_key_that_never_worked_is_told_within_a_minute_and_the_backend_is_not_called_down():
+    world, cloud = world_of(backend("a"), vm("v"))
+    refuse(world, cloud, 60, up="a")
+    assert world.fleet.backends["v"].health is Health.DOWN
+    assert "start_failed:v" in world.fleet.incidents
+    assert "backend_down:v" not in world.fleet.incidents
+
+
+def test_one_refusal_between_two_answers_is_not_told():
+    world, cloud = world_of(backend("a"), vm("v"))
+    cloud.lives(10, up="a")
+    world.give(PowerReported("v", Ask.STATUS, NO_KEY, began_at=world.at))
+    cloud.lives(60, up="a")
+    assert "start_failed:v" not in world.fleet.incidents
+
+
+def test_one_whose_provider_has_not_said_yet_whether_it_is_on_is_not_told_of_as_down():
+    world, cloud = world_of(backend("a"), vm("v"))
+    cloud.mute = True
+    cloud.lives(60, up="a")
+    assert power(world, "v").phase is PowerPhase.UNKNOWN
+    assert world.fleet.backends["v"].health is Health.DOWN
+    assert "backend_down:v" not in world.fleet.incidents
+
+
+def test_one_that_boots_and_never_serves_says_what_its_looks_say():
+    world, cloud = world_of(backend("a"), vm("v"))
+    cloud.fates = ["never"]
+    cloud.lives(5, up="a")
+    cloud.lives(1000, down="a")
+    [failed] = [entry.text for entry in world.entries if entry.action == "power_failed"]
+    assert failed.startswith("v could not be started: it was not up 15 min")
+    assert f"after it was started: {world.fleet.backends['v'].reason}; not again" in failed
