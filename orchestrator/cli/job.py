@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote
 
 import typer
 
+from orchestrator.cli.following import follow, standing
 from orchestrator.cli.options import Yes
 from orchestrator.cli.output import Cell
 from orchestrator.cli.services import tell
 from orchestrator.cli.times import ago, until
+
+if TYPE_CHECKING:
+    from orchestrator.cli.options import Given
 
 app = typer.Typer()
 
@@ -52,6 +56,10 @@ def list_(ctx: typer.Context) -> None:
 
 @app.command()
 def run(ctx: typer.Context, name: Annotated[str, typer.Argument()], *, yes: Yes = False) -> None:
-    """Run a job now, besides its schedule."""
-    ctx.obj.ask(f"the job {name} runs now, besides its schedule", yes=yes)
-    tell(ctx.obj, ctx.obj.client().post(f"/api/jobs/{quote(name, safe='')}/run"))
+    """Run a job now, besides its schedule, and wait for its end."""
+    given: Given = ctx.obj
+    given.ask(f"the job {name} runs now, besides its schedule", yes=yes)
+    client = given.client()
+    before = standing(client, name)
+    client.post(f"/api/jobs/{quote(name, safe='')}/run?wait=false")
+    tell(given, {"text": follow(given, client, name, before)})

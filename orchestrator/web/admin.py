@@ -249,13 +249,15 @@ def _daemon(routes: APIRouter, admin: Admin) -> None:
         return Reloaded(changes=list(await told(admin.parts.reload)))
 
     @routes.post("/jobs/{name}/run", tags=["command"])
-    async def run(name: str, body: Nothing = None) -> Done:  # noqa: ARG001
-        """Run a job now."""
+    async def run(name: str, body: Nothing = None, *, wait: bool = True) -> Done:  # noqa: ARG001
+        """Run a job now; `wait=false` answers once it is begun, and `/api/jobs` when it ends."""
         jobs = admin.parts.jobs
         known = [job.name for job in jobs.view()] if jobs else []
         if jobs is None or name not in known:
             raise unknown("job", name, known)
-        answer: Answer = await told(lambda: jobs.run_now(name))
+        answer: Answer = (
+            await told(lambda: jobs.run_now(name)) if wait else jobs.start_now(name, operator=True)
+        )
         if answer.problem is not None:
             raise Problem(409, answer.problem, answer.text)
         return Done(text=answer.text)

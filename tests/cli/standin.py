@@ -100,6 +100,8 @@ class Standin:
             for seq in range(1, 4)
         ]
         self.past: list[PastSession] = []
+        self.jobs = [[job()], [job(last_at="2025-11-21T04:40:00Z", said="3 rows")]]
+        self.looks, self.drop_looks = 0, set()
         self.drop_answers = 0
         self.refuse: tuple[int, dict] | None = None
         standin = self
@@ -148,6 +150,11 @@ class Standin:
         if not self._admitted(request):
             return
         parts = urlsplit(request.path)
+        if parts.path == "/api/jobs":
+            self.looks += 1
+            if self.looks in self.drop_looks:
+                request.close_connection = True
+                return
         words = [unquote(word) for word in parts.path.split("/")[2:]]
         found = self._found(words, {k: v[0] for k, v in parse_qs(parts.query, True).items()})
         if found is None:
@@ -193,9 +200,9 @@ class Standin:
                 tokens = self.fleet.tokens.values()
                 return [_json(session_views.token_view(one, None, NOW)) for one in tokens]
             case ["jobs"]:
-                job = {"name": "prune", "next_at": None}
-                rest = {"last_at": None, "problem": "", "running": False, "quarantined": False}
-                return [job | rest]
+                if len(self.jobs) > 1:
+                    return self.jobs.pop(0)
+                return self.jobs[0]
         return None
 
     def post(self, request) -> None:
@@ -232,6 +239,12 @@ class Standin:
             return True
         _problem(request, 401, {"detail": "this needs the admin token"})
         return False
+
+
+def job(**rest) -> dict:
+    """Return the job `prune` as `/api/jobs` has it."""
+    told = {"last_at": None, "problem": "", "running": False, "quarantined": False, "said": ""}
+    return {"name": "prune", "next_at": None} | told | rest
 
 
 def _json(view) -> dict:

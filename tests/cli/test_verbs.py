@@ -33,7 +33,7 @@ CHANGES = [
     (["backend", "undrain", "lab"], "backends/lab/undrain", {}),
     (["backend", "start", "lab"], "backends/lab/start", {}),
     (["backend", "stop", "lab"], "backends/lab/stop", {}),
-    (["job", "run", "prune"], "jobs/prune/run", {}),
+    (["job", "run", "prune"], "jobs/prune/run?wait=false", {}),
     (["incident", "ack", "i7"], "incidents/i7/ack", {}),
     (["incident", "mute", "i7", "--for", "2h"], "incidents/i7/mute", {"for": "7200s"}),
 ]
