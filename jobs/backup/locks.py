@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from jobs.backup.errors import Busy, StoreBroken
+from jobs.backup.errors import Busy
 from jobs.backup.stores.base import Store
 from jobs.backup.stores.landing import landing
 
@@ -69,14 +69,18 @@ def tickets(
     well = False
     try:
         for store in stores:
-            with contextlib.suppress(StoreBroken):
-                held.append(store)
+            held.append(store)
+            try:
                 _take(store, name, mine, spool)
+            except Busy:
+                raise
+            except Exception:  # noqa: BLE001, S112 - a surprise there costs no dump; it is told later
+                continue
         yield
         well = True
     finally:
         for store in [] if stay and well else held:
-            with contextlib.suppress(StoreBroken):
+            with contextlib.suppress(Exception):
                 store.delete(mine)
 
 

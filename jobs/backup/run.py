@@ -145,9 +145,16 @@ def _look(plan: Plan, stores: dict[Copy, Store]) -> Looked:
     for copy, store in stores.items():
         try:
             found[copy] = catalogue.read(store, plan.name)
-        except BackupError as error:
-            problems.append(problem(error, copy.target.url))
+        except Exception as error:  # noqa: BLE001 - as in `copies`: it must not cost the others
+            problems.append(problem(_foreseen(error), copy.target.url))
     return found, problems
+
+
+def _foreseen(error: Exception) -> BackupError:
+    """Return an error that may be told; the text of one that nobody foresaw may hold a secret."""
+    if isinstance(error, BackupError):
+        return error
+    return BackupError(f"{type(error).__name__} (not foreseen)")
 
 
 def clean(spool: Path) -> None:
@@ -332,8 +339,8 @@ class _Run:
             if room is not None:
                 said = {"total": room.total, "used": room.used, "free": room.free}
                 self.report.rooms.append({"store": store.url, **said})
-        except BackupError as error:
-            self.report.problems.append(problem(error, store.url))
+        except Exception as error:  # noqa: BLE001 - as above
+            self.report.problems.append(problem(_foreseen(error), store.url))
 
     @contextmanager
     def _deleting(self, copy: Copy) -> Iterator[Store | None]:

@@ -30,7 +30,7 @@ from jobs.backup.errors import (
 )
 from jobs.backup.form import Access
 from jobs.backup.stores import open_store
-from jobs.backup.stores.base import PART
+from jobs.backup.stores.base import PART, Room
 from jobs.backup.stores.rcloning import config_secrets
 from jobs.backup.targets import Target
 from tests.backup import worlds
@@ -294,6 +294,8 @@ SAID = (
         "googleapi: Error 403: Quota exceeded for quota metric 'Queries' and limit 'Queries per minute'",
         StoreUnreachable,
     ),
+    ("googleapi: Error 403: Daily Limit Exceeded., dailyLimitExceeded", StoreUnreachable),
+    ('oauth2: "deleted_client" "The OAuth client was deleted."', CredentialExpired),
     ("write /x: no space left on device", StoreFullError),
     ("AccessDenied: Access Denied status code: 403", CredentialRefused),
     (
@@ -316,6 +318,39 @@ def test_what_rclone_says_is_understood(world, tmp_path, text, kind):
         world.open(rclone=wrapper(tmp_path, f"cat {tmp_path}/line >&2; exit 1")).list()
     assert type(caught.value) is kind
     assert "\n" not in str(caught.value)
+
+
+ROOMS = (
+    ('echo "about call failed: exec: df" >&2; exit 1', None),
+    ("echo hello", None),
+    ("""echo '{"total": "much", "used": null}'""", Room(None, None, None)),
+    ("""echo '{"total": 100, "used": 200, "free": -100}'""", Room(100, 200, 0)),
+)
+
+
+@pytest.mark.parametrize(("said", "room"), ROOMS)
+def test_a_remote_that_cannot_say_how_much_fits_is_copied_to_all_the_same(
+    world, tmp_path, said, room
+):
+    real = f'exec {rclone()} "$@"'
+    program = wrapper(tmp_path, f'case "$1" in about) {said}; exit;; esac\n{real}')
+    assert world.open(rclone=program).room() == room
+
+
+@pytest.mark.parametrize("said", ["hello", '["x"]', '[{"a": 1}]', '[{"Path": "a", "Size": "x"}]'])
+def test_an_rclone_that_answers_nonsense_is_no_crash(world, tmp_path, said):
+    (tmp_path / "line").write_text(said)
+    real = f'exec {rclone()} "$@"'
+    script = f'case "$1" in lsjson) cat {tmp_path}/line; exit;; esac\n{real}'
+    with pytest.raises(StoreUnreachable, match="is it an rclone"):
+        world.open(rclone=wrapper(tmp_path, script)).list()
+
+
+def test_a_configuration_that_cannot_be_read_is_told_without_what_is_in_it(world):
+    text = f"[gdrive]\ntype = drive\ntoken {{{SECRET}}}\n"
+    with pytest.raises(NotFound, match=r"rclone\.conf cannot be read") as caught:
+        world.open(rclone_config=text).list()
+    assert SECRET not in str(caught.value)
 
 
 def test_a_wrong_password_a_dead_server_and_an_unknown_remote_are_told_apart(tmp_path):

@@ -237,6 +237,22 @@ def test_a_surprise_in_one_stores_library_does_not_cost_the_other(dsn: str, tmp_
     ]
 
 
+@pytest.mark.parametrize("operation", ["list", "read", "check", "room"])
+def test_a_surprise_while_a_store_is_looked_at_costs_no_dump_and_no_other_store(
+    pg16: Postgres, tmp_path: Path, operation: str
+) -> None:
+    def fault(op: str, _: str) -> None:
+        if op == operation:
+            raise TypeError("canary of a library")
+
+    clock = HandClock()
+    one = plan(pg16.new(ROWS), tmp_path / "spool", tmp_path / "s1", tmp_path / "s2")
+    report = run(one, ports(clock, fault, "s2"))
+    assert report.dump
+    assert dumps(tmp_path / "s1")
+    assert "canary" not in json.dumps(report.to_json())
+
+
 def test_a_store_that_answers_well_with_the_wrong_bytes_gets_no_manifest(
     dsn: str, tmp_path: Path
 ) -> None:

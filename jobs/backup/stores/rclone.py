@@ -18,6 +18,7 @@ from typing import Any, Final
 from jobs.backup.errors import (
     Conflict,
     Corrupt,
+    CredentialRefused,
     NoRoom,
     NotFound,
     StoreBroken,
@@ -129,10 +130,14 @@ class RcloneStore:
     def room(self) -> Room | None:
         if not self._features["Features"].get("About"):
             return None
-        found = _json(self._rclone.run("about", "--json", self._root), self.url)
+        try:
+            found = _json(self._rclone.run("about", "--json", self._root), self.url)
+        except (StoreUnreachable, CredentialRefused, NotFound):
+            return None  # an SFTP server without a shell, say: a copy is no worse for it
         if not isinstance(found, dict):
             return None
-        return Room(*(found.get(key) for key in ("total", "used", "free")))
+        said = (found.get(key) for key in ("total", "used", "free"))
+        return Room(*(max(0, one) if isinstance(one, int) else None for one in said))
 
     def check(self, name: str, hashes: Mapping[str, str]) -> str:
         return self._check(checked(name), hashes)
@@ -177,14 +182,18 @@ class RcloneStore:
         self._rclone.run("deletefile", self._at(name), "--retries", "1", missing_ok=True)
 
     def _entry(self, one: Mapping[str, Any], folder: str) -> Entry:
-        path = f"{folder}/{one['Path']}" if folder else str(one["Path"])
-        hashes = {k.lower(): v for k, v in (one.get("Hashes") or {}).items() if v}
+        try:
+            path = f"{folder}/{one['Path']}" if folder else str(one["Path"])
+            hashes = {k.lower(): v for k, v in (one.get("Hashes") or {}).items() if v}
+            size = int(one.get("Size", -1))
+        except (TypeError, KeyError, ValueError, AttributeError):
+            raise _senseless(self.url) from None
         known = {kind: hashes[kind] for kind in KINDS if kind in hashes}
         try:
             modified = datetime.fromisoformat(str(one.get("ModTime"))).timestamp()
         except ValueError:
             modified = 0.0
-        return Entry(path, int(one.get("Size", -1)), modified, known)
+        return Entry(path, size, modified, known)
 
     def _asking(self, kinds: Sequence[str]) -> Sequence[str]:
         known = [kind for kind in kinds if kind in self._kinds]
@@ -226,4 +235,8 @@ def _json(out: bytes | None, url: str) -> Any:
     try:
         return json.loads(out)
     except ValueError:
-        raise StoreUnreachable(f"{url}: rclone answered no JSON") from None
+        raise _senseless(url) from None
+
+
+def _senseless(url: str) -> StoreUnreachable:
+    return StoreUnreachable(f"{url}: rclone answered in no form that we know: is it an rclone?")

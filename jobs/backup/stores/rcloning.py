@@ -62,10 +62,11 @@ _PUBLIC: Final = frozenset(
 _EXPIRED: Final = (
     *("invalid_grant", "token.{0,20}(expired|revoked)", "ExpiredToken", "empty token found"),
     *("(couldn't|cannot) fetch token", "unauthorized_client", "invalid_client"),
+    *("deleted_client", "disabled_client"),
 )
 _SLOWER: Final = (
     *("rateLimitExceeded", "userRateLimit", "uploadLimitExceeded", "Queries per"),
-    *("TooManyRequests", "SlowDown", r"\b429\b"),
+    *("TooManyRequests", "SlowDown", r"\b429\b", "dailyLimitExceeded"),
 )
 _FULL: Final = (
     *("storageQuota", "quotaExceeded", "quota.{0,30}exceeded", "no space left", r"\b507\b"),
@@ -73,6 +74,7 @@ _FULL: Final = (
     *("StorageFull", "remaining disk space"),
 )
 _UNKNOWN: Final = ("didn't find section in config file", "didn't find backend called")
+_UNREADABLE: Final = ("[Ff]ailed to load config file",)
 _REFUSED: Final = (
     *("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "permission denied"),
     *("[Ff]orbidden", r"insufficient\w*Permission", "unable to authenticate", r"\b40[13]\b"),
@@ -85,6 +87,7 @@ _KINDS: Final[tuple[tuple[tuple[str, ...], type[StoreBroken], str], ...]] = (
     (_EXPIRED, CredentialExpired, "its login is over; renew it with: rclone config reconnect"),
     (_SLOWER, StoreUnreachable, "it asks us to slow down"),
     (_FULL, StoreFullError, "it is full"),
+    (_UNREADABLE, NotFound, "its rclone.conf cannot be read: make it by rclone config"),
     (_UNKNOWN, NotFound, "rclone.conf has no such remote"),
     (_REFUSED, CredentialRefused, "it refuses this login"),
     (_ABSENT, NotFound, "it is not there"),
@@ -200,6 +203,8 @@ def config_secrets(text: str) -> frozenset[str]:
     found: set[str] = set()
     for line in text.splitlines():
         key, equals, value = (part.strip() for part in line.partition("="))
+        if not equals and not line.lstrip().startswith(("[", "#", ";")):
+            found |= pieces(line.strip())  # rclone shows the line that it cannot read
         if equals and key not in _PUBLIC:
             found |= pieces(value)
             with contextlib.suppress(ValueError):
