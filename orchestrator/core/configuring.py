@@ -187,4 +187,4 @@ def _woken(stored: BackendState, spec: Backend, at: float) -> BackendState:
 
 def _renewed(session: Session, at: float) -> Session:
     """Grant a stored session one lease."""
-    return replace(session, beat_at=at, challenged_at=None, unmet_at=None)
+    return replace(session, beat_at=at, challenged_at=None, unmet_at=None, unheard=None)

@@ -411,12 +411,13 @@ def unheard(draft: Draft, gap_s: float) -> None:
 
     Lease time stood still meanwhile, so that a lease alone says nothing yet.
     """
-    for name, state in draft.fleet.backends.items():
+    for name in draft.fleet.backends:
+        state = draft.backend(name)
         session = state.session
         if session is not None:
             beat_at = session.beat_at + gap_s
             session = replace(session, beat_at=beat_at, challenged_at=draft.at, unheard=draft.at)
-            draft.put_backend(replace(draft.backend(name), session=session))
+            draft.put_backend(replace(state, session=session))
 
 
 def watch_leases(draft: Draft, elapsed_s: float) -> None:

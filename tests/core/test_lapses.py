@@ -296,6 +296,19 @@ def test_who_is_heard_after_we_could_not_listen_is_asked_nothing(away):
     assert at.active == "colab"
 
 
+@AWAY
+def test_a_start_grants_a_lease_though_we_could_not_listen_right_before(away):
+    at = remote()
+    ident = serving(at)
+    away(at)
+    later = after(at, 60)
+    later.sees("colab")
+    later.tick(30)
+    assert Challenge("colab") not in later.effects
+    assert later.colab.session.id == ident
+    assert lease(later.colab.session, later.at) is not Lease.OUT
+
+
 def test_a_challenge_that_is_not_met_by_one_that_was_heard_lately_takes_nothing_off_its_lease():
     at = remote(controls=0)
     ident = serving(at)

@@ -320,6 +320,14 @@ FISH = (
         ("sessions",),
     ),
     Fish(
+        "a start grants no lease to who was not heard before it",
+        "a restart grants stored sessions one lease",
+        CONFIGURING,
+        "challenged_at=None, unmet_at=None, unheard=None)",
+        "challenged_at=None, unmet_at=None)",
+        ("sessions",),
+    ),
+    Fish(
         "a voluntary move is made on an answer of long ago",
         "a voluntary move waits for an answer of this moment",
         REVIEW,
