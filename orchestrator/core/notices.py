@@ -197,6 +197,7 @@ def _of_power(draft: Draft, state: BackendState) -> Iterator[Wrong]:
     if (power.failures and not up) or unread:
         retry = "" if power.retry_at is None else f"{power.retry_at:.0f}"
         failed = {"backend": state.name, "reason": power.detail, "retry_at": retry}
+        failed |= {"unread" if unread else "failed": state.name}
         kind = "went_off" if power.lost and not unread else "start_failed"
         yield Wrong(kind, state.name, Severity.WARNING, failed)
     if power.phase is PowerPhase.STOPPING and draft.at - power.since >= STOPPING_S:

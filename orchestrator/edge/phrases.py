@@ -220,11 +220,14 @@ KINDS: dict[str, Phrases] = {
         over=(N_("{backend} has been started"),),
     ),
     "start_failed": Phrases(
-        titles=(N_("{backend} could not be started"),),
+        titles=(N_("aion cannot learn how {unread} is"), N_("{backend} could not be started")),
         body=(
             N_("{reason}."),
+            N_(
+                "What runs there costs all the same; to see what is amiss with {unread}: aion doctor"
+            ),
             N_("It is tried again at {retry_at}, if it is still needed."),
-            N_("To try it now: aion backend start {backend}"),
+            N_("To try it now: aion backend start {failed}"),
         ),
         over=(N_("{backend} can be started again"),),
     ),

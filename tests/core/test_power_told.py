@@ -1,8 +1,12 @@
 """What the operator is told of a provider, and when: a key that expired, one that says nothing yet."""
 
+from dataclasses import replace
+from datetime import UTC
+
 from orchestrator.core.lives import PowerPhase
-from orchestrator.core.model import Health
+from orchestrator.core.model import Health, Notice, NoticeKind, Severity
 from orchestrator.core.powering import Ask, PowerReport, PowerReported, Snag
+from orchestrator.edge.texts import Style, render
 from tests.core.clouds import Cloud, power, vm
 from tests.core.worlds import World, backend, config
 
@@ -39,6 +43,26 @@ def test_a_key_that_never_worked_is_told_within_a_minute_and_the_backend_is_not_
     assert world.fleet.backends["v"].health is Health.DOWN
     assert "start_failed:v" in world.fleet.incidents
     assert "backend_down:v" not in world.fleet.incidents
+
+
+def test_a_provider_that_does_not_say_how_a_backend_is_is_no_start_that_failed():
+    world, cloud = world_of(backend("a"), vm("v"))
+    cloud.lives(10, up="a")
+    refuse(world, cloud, 400, up="a")
+    params = world.fleet.incidents["start_failed:v"].params
+    opened = Notice("n", NoticeKind.OPENED, "start_failed", "v", Severity.WARNING, 0.0, "i", params)
+    told = render(opened, Style("en", UTC))
+    assert told.title == "aion cannot learn how v is"
+    assert "What runs there costs all the same" in told.body
+    assert "aion doctor" in told.body
+    assert "started" not in told.title + told.body
+    cloud.status = None
+    cloud.fates = ["stockout"]
+    cloud.lives(100, down="a")
+    params = world.fleet.incidents["start_failed:v"].params
+    failed = render(replace(opened, params=params), Style("en", UTC))
+    assert failed.title == "v could not be started"
+    assert failed.body.endswith("To try it now: aion backend start v")
 
 
 def test_one_refusal_between_two_answers_is_not_told():
