@@ -13,11 +13,12 @@ from terminal import OnTerminal, aion
 
 from orchestrator.core.events import Entry, Turn
 from orchestrator.core.model import BackendState, Health, Now, Observation, Source, Verdict
-from orchestrator.edge.clock import SystemClock
 from orchestrator.edge.store import Store, inline
 
 ROOT = Path(__file__).parents[2]
 CONTRACT = Path(__file__).parent / "fleets" / "contract.toml"
+AT = 1_795_262_400.0  # 2026-11-21 12:00 UTC, a Saturday: each month is another, these are one
+CLOCK = {"PYTHONPATH": str(Path(__file__).parent / "clock"), "CLOCK_AT": str(AT)}
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def place(tmp_path):
 
 
 def simulate(place, *words: str, **env: str):
-    return aion("simulate", *words, cwd=place, STATE_DIRECTORY=str(place / "state"), **env)
+    return aion("simulate", *words, cwd=place, STATE_DIRECTORY=str(place / "state"), **CLOCK, **env)
 
 
 def stored(place, *, falls: int) -> None:
@@ -38,7 +39,7 @@ def stored(place, *, falls: int) -> None:
         (place / "state").mkdir()
         store = Store(f"sqlite:///{place / 'state' / 'aion.db'}", inline(), create=True)
         await store.load()
-        start = SystemClock().wall() - 48 * 3600
+        start = AT - 48 * 3600
         for hour in range(48):
             store.observe(Observation("lab", Source.PROBE, Verdict.OK), start + hour * 3600)
             await store.flush(everything=True)
@@ -60,10 +61,10 @@ def stored(place, *, falls: int) -> None:
 
 def test_the_demos_fleet_has_an_outlook(tmp_path):
     words = ("simulate", "--days", "30", "--seeds", "3")
-    ran = aion(*words, "--config", str(ROOT / "config" / "demo.toml"), cwd=tmp_path)
+    ran = aion(*words, "--config", str(ROOT / "config" / "demo.toml"), cwd=tmp_path, **CLOCK)
     assert ran.code == 0, ran.err
     assert ran.err == ""
-    assert "30 d from " in ran.out
+    assert "30 d from Sat 21 Nov" in ran.out
     for word in ("CHAT", "available", "uncovered", "failovers", "colab", "kaggle", "lab"):
         assert word in ran.out
 
@@ -207,7 +208,7 @@ def test_a_mishap_begins_with_what_the_daemon_last_wrote(place):
 
 def test_on_a_terminal_of_80_columns_nothing_is_wider(place):
     words = ("simulate", "--days", "30", "--seeds", "2", "--config", str(place / "aion.toml"))
-    shown = OnTerminal(*words, STATE_DIRECTORY=str(place / "state")).end()
+    shown = OnTerminal(*words, STATE_DIRECTORY=str(place / "state"), **CLOCK).end()
     assert shown.code == 0
     lines = re.sub(r"\x1b\[[0-9;]*[mK]", "", shown.out).split("\n")
     assert max(map(len, lines)) <= 80
@@ -216,7 +217,7 @@ def test_on_a_terminal_of_80_columns_nothing_is_wider(place):
 
 def test_a_long_one_says_how_far_it_is_and_ends_at_once_when_told_to(place):
     words = ("simulate", "--seeds", "10000", "--config", str(place / "aion.toml"))
-    shown = OnTerminal(*words, STATE_DIRECTORY=str(place / "state"))
+    shown = OnTerminal(*words, STATE_DIRECTORY=str(place / "state"), **CLOCK)
     shown.until("of 10000 plays")
     shown.type("\x03")  # to all its processes, as a terminal does
     done = shown.end()
