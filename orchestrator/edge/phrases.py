@@ -223,9 +223,7 @@ KINDS: dict[str, Phrases] = {
         titles=(N_("aion cannot learn how {unread} is"), N_("{backend} could not be started")),
         body=(
             N_("{reason}."),
-            N_(
-                "What runs there costs all the same; to see what is amiss with {unread}: aion doctor"
-            ),
+            N_("What runs there costs all the same; what is amiss with {unread}: aion doctor"),
             N_("It is tried again at {retry_at}, if it is still needed."),
             N_("To try it now: aion backend start {failed}"),
         ),
