@@ -121,7 +121,7 @@ def test_a_run_that_the_daemon_died_in_is_made_again_at_the_next_start(world, ds
         assert world.post("backups/main/run").status_code == 409
         world.crash()
     world.boot()
-    until(lambda: world.api("backups")[0]["success_at"], "it is made up for", 60)
+    until(lambda: world.api("backups")[0]["success_at"], "it is made up for")
 
 
 def test_what_had_no_success_for_too_long_is_an_incident_and_ends_with_its_table(

@@ -60,7 +60,7 @@ def test_killed_at_any_moment_it_goes_on_where_it_was_and_loses_no_notice(world)
     logged = [int(event["data"]["epoch"]) for event in world.assigned()]
     assert logged == sorted(set(logged)), "each epoch is used once, and they only grow"
     wanted = {f"moved:chat:{epoch}" for epoch in logged}
-    until(lambda: wanted <= set(hook.told()), f"every move is told: {wanted}", 60)
+    until(lambda: wanted <= set(hook.told()), f"every move is told: {wanted}")
     assert repeated(hook) <= KILLS, "at most one message is repeated per crash"
     commented = max(int(r["comment"].rpartition("=")[2]) for r in dns.records())
     assert commented == world.discovery()["epoch"]

@@ -270,7 +270,7 @@ def test_a_write_whose_answer_is_reset_half_way_is_known_as_ours(world, dns):
     )
     assert publication["confirmed_epoch"] < epoch
     dns.proxy.clear()
-    until(lambda: ours(dns, 2, world), "the record is recognised", 40)
+    until(lambda: ours(dns, 2, world), "the record is recognised")
     assert world.discovery()["epoch"] == epoch
     assert len(dns.seen()["journal"]) == written + 1, "it was not written twice"
     assert [one for one in dns.seen()["records"] if one in dns.foreign] == dns.foreign

@@ -15,8 +15,8 @@ from tests.e2e.kit import ROOT, Process, _environment, free_port, until
 
 HERE, THERE = "europe-west4-a", "europe-west4-b"
 GATEWAY = "93.184.216.99"
-pytestmark = pytest.mark.timeout(300)
-WITHIN_S = 90.0  # each look at Google takes a process that loads its library
+pytestmark = pytest.mark.timeout(600)
+WITHIN_S = 240.0  # what went off soon after its start is started again a minute later
 
 
 class Google:

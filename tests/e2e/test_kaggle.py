@@ -96,7 +96,7 @@ def ready(world, account):
     world.tables["services.chat"] = {"backends": ["main", "kaggle"], "failback_after": "1s"}
     world.boot()
     world.serves("main")
-    until(lambda: phase(world) == "off", "its status is known", within_s=30)
+    until(lambda: phase(world) == "off", "its status is known")
     return world
 
 
@@ -113,7 +113,7 @@ def carried(account) -> str:
 def test_a_kernel_is_pushed_when_it_is_needed_serves_and_is_let_go(ready, account):
     assert account.runs() == []
     ready.stop_backend("main")
-    ready.serves("kaggle", within_s=60)
+    ready.serves("kaggle")
     [run] = account.runs()
     assert run["status"] == "RUNNING"
     assert run["label"] == ready.api("backends/kaggle")["power"]["launch"]
@@ -131,8 +131,8 @@ def test_a_kernel_is_pushed_when_it_is_needed_serves_and_is_let_go(ready, accoun
     assert shown["revoked_at"] is None
     ready.start("main")
     ready.serves("main")
-    until(lambda: account.runs("COMPLETE"), "its agent ended it", within_s=60)
-    until(lambda: phase(ready) == "off", "and that is known", within_s=60)
+    until(lambda: account.runs("COMPLETE"), "its agent ended it")
+    until(lambda: phase(ready) == "off", "and that is known")
     assert len(account.runs()) == 1
     assert "backend_down" not in {
         one["kind"] for one in ready.api("incidents") if one["subject"] == "kaggle"
@@ -147,37 +147,37 @@ def test_what_kaggle_says_is_used_counts(ready, account):
     def hours():
         return next(one for one in ready.api("meters") if one["key"] == "kaggle:hours")
 
-    until(lambda: hours()["used"] == pytest.approx(12.5, abs=0.1), "its figure is taken", 60)
+    until(lambda: hours()["used"] == pytest.approx(12.5, abs=0.1), "its figure is taken")
 
 
 def test_a_spent_quota_is_told_and_nothing_is_pushed_again(ready, account):
     account.tell(used_h=30.0)
     ready.stop_backend("main")
-    until(lambda: "SaveKernel" in account.seen()["asked"], "it was tried", within_s=60)
-    until(lambda: "quota" in ready.api("backends/kaggle")["power"]["detail"], "it is told", 30)
+    until(lambda: "SaveKernel" in account.seen()["asked"], "it was tried")
+    until(lambda: "quota" in ready.api("backends/kaggle")["power"]["detail"], "it is told")
     assert account.runs() == []
     assert account.seen()["asked"].count("SaveKernel") == 1
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_one_that_serves_is_stopped_when_kaggle_says_that_the_week_is_used_up(ready, account):
     ready.stop_backend("main")
-    ready.serves("kaggle", within_s=60)
+    ready.serves("kaggle")
     account.tell(used_h=30.0)
     ready.crash()
     ready.launch()  # which asks Kaggle at once, and not in five minutes
     until(lambda: account.runs("COMPLETE"), "its agent ended it", within_s=90)
-    until(lambda: phase(ready) == "off", "and that is known", within_s=60)
+    until(lambda: phase(ready) == "off", "and that is known")
     assert "meter_spent" in {event["action"] for event in ready.api("events", limit=1000)}
     assert account.seen()["asked"].count("SaveKernel") == 1
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("fate", ["slow", 4.0], ids=["after the push", "on its way"])
 def test_a_daemon_killed_while_it_pushes_does_not_push_again(ready, account, fate):
     account.tell(fates={"SaveKernel": [fate]})
     ready.stop_backend("main")
-    until(lambda: "SaveKernel" in account.seen()["asked"], "it pushes", within_s=60, every_s=0.005)
+    until(lambda: "SaveKernel" in account.seen()["asked"], "it pushes", every_s=0.005)
     ready.crash()
     assert ready.daemon.child.returncode == -signal.SIGKILL
     ready.launch()
@@ -186,20 +186,20 @@ def test_a_daemon_killed_while_it_pushes_does_not_push_again(ready, account, fat
     assert account.seen()["asked"].count("SaveKernel") == 1
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_an_orphan_of_a_restored_database_ends_within_ten_minutes(ready, account, tmp_path):
     ready.stop()
     shutil.copytree(ready.state, tmp_path / "before")
     ready.launch()
     ready.serves("main")
     ready.stop_backend("main")
-    ready.serves("kaggle", within_s=60)
+    ready.serves("kaggle")
     ready.crash()
     shutil.rmtree(ready.state)
     shutil.copytree(tmp_path / "before", ready.state)
     ready.start("main")
     ready.launch()
-    ready.serves("main", within_s=60)
+    ready.serves("main")
     until(lambda: account.runs("COMPLETE"), "its agent was let in no more", within_s=120)
     until(lambda: phase(ready) == "off", "and it is known to be off", within_s=120)
     assert len(account.runs()) == 1
@@ -247,7 +247,7 @@ def test_what_the_page_says_works_as_it_is_printed(world, account, tmp_path):
     assert ran.returncode == 0, ran.stderr
     world.boot(wait=False)
     until(lambda: world.http.get("/healthz").status_code == 200, "the daemon answers")
-    until(lambda: phase(world) == "off", "its status is known", within_s=30)
+    until(lambda: phase(world) == "off", "its status is known")
     said = {}
     for line in looks:
         ran = types(line)
@@ -257,5 +257,5 @@ def test_what_the_page_says_works_as_it_is_printed(world, account, tmp_path):
     assert "30.0 of 30 h are left this week" in said["aion doctor"]
     assert "terms of kaggle" in said["aion doctor"]
     assert "being started" in said["aion backend start kaggle -y"]
-    world.serves("kaggle", within_s=60)
+    world.serves("kaggle")
     assert len(account.runs("RUNNING")) == 1

@@ -63,7 +63,7 @@ def test_while_the_dns_api_is_down_discovery_moves_and_the_record_follows_later(
     until(lambda: publication(world)["trouble"] is not None, "the trouble is seen")
     assert dns.resolve() == [ALPHA]
     dns.tell(fault={"kind": ""})
-    until(lambda: dns.resolve() == [BETA], "the record follows", 40)
+    until(lambda: dns.resolve() == [BETA], "the record follows")
     until(lambda: publication(world)["trouble"] is None, "the trouble is over")
 
 

@@ -59,7 +59,7 @@ def test_an_engine_is_started_when_the_static_one_dies_and_stopped_when_it_is_id
     assert "off" in next(line for line in world.aion("status").stdout.splitlines() if "vm" in line)
     assert "started when nobody cheaper" in world.aion("explain", "chat").stdout
     world.stop_backend("main")
-    world.serves("vm", within_s=30)
+    world.serves("vm")
     assert len(launches(folder)) == 1
     until(lambda: phase(world) == "on", "that is known")
     assert world.api("backends/vm")["power"]["launch"] == launches(folder)[0]

@@ -78,7 +78,7 @@ def backed_up(world) -> str:
         assert found["problem"] == ""
         return "" if found["running"] else found["dump"]
 
-    return until(done, "it is backed up", 60)
+    return until(done, "it is backed up")
 
 
 def rebuild(*words: str) -> subprocess.CompletedProcess:
@@ -169,7 +169,7 @@ def test_the_old_machine_that_comes_back_gives_way_and_starts_nothing(kept, key,
     with moved(kept, new) as world:
         until(lambda: epoch_of(kept.zone) >= epoch, "the name is the new one's")
         # The run that the copy was made in ended with the old machine, and is begun anew.
-        until(lambda: last_dump(world) > first, "it backs itself up at once", 60)
+        until(lambda: last_dump(world) > first, "it backs itself up at once")
         back = returned(kept)
         until(lambda: "dns_newer" in back.kinds(), "the old one sees who it is")
         assert back.api("status")["paused"] is not None

@@ -93,7 +93,7 @@ def test_where_the_first_has_no_gpu_the_second_is_rented_and_given_back_when_it_
     until(lambda: (phase(world, "pod"), phase(world, "box")) == ("off", "off"), "both are known")
     assert pods.seen()["began"] == boxes.seen()["began"] == []
     world.stop_backend("main")
-    world.serves("box", within_s=60)
+    world.serves("box")
     assert "nothing is free" in world.api("backends/pod")["power"]["detail"]
     assert "not enough free GPUs" in world.api("backends/pod")["power"]["detail"]
     (label,) = boxes.seen()["began"]
@@ -102,7 +102,7 @@ def test_where_the_first_has_no_gpu_the_second_is_rented_and_given_back_when_it_
     assert pods.seen()["pods"][0]["name"] == "my pod"
     world.start("main")
     world.serves("main")
-    until(lambda: boxes.seen()["instances"][0]["cur_state"] == "stopped", "it is given back", 60)
+    until(lambda: boxes.seen()["instances"][0]["cur_state"] == "stopped", "it is given back")
     until(lambda: phase(world, "box") == "off", "and known to be")
     assert boxes.seen()["instances"][0]["label"] == "my box"
     assert len(boxes.seen()["began"]) == 1
@@ -116,12 +116,12 @@ def test_a_pod_whose_making_was_answered_with_an_error_is_found_and_not_made_aga
     world.serves("main")
     until(lambda: phase(world, "pod") == "off", "it is known")
     world.stop_backend("main")
-    world.serves("pod", within_s=60)
+    world.serves("pod")
     assert pods.asked("POST /v1/pods") == 1
     assert len(running(pods)) == 1
     world.start("main")
     world.serves("main")
-    until(lambda: len(pods.seen()["pods"]) == 1, "the pod is deleted", 60)
+    until(lambda: len(pods.seen()["pods"]) == 1, "the pod is deleted")
 
 
 def test_a_start_whose_answer_is_lost_is_looked_into_and_not_repeated(world, rents):
@@ -132,7 +132,7 @@ def test_a_start_whose_answer_is_lost_is_looked_into_and_not_repeated(world, ren
     world.serves("main")
     until(lambda: phase(world, "pod") == "off", "it is known")
     world.stop_backend("main")
-    world.serves("pod", within_s=60)
+    world.serves("pod")
     assert pods.asked(f"POST /v1/pods/{POD}/start") == 1
     actions = [one["action"] for one in world.api("events", limit=1000)]
     assert "power_unknown" in actions
@@ -149,7 +149,7 @@ def test_a_daemon_that_was_killed_takes_its_pod_back_and_does_not_rent_another(
     world.serves("main")
     until(lambda: phase(world, "pod") == "off", "it is known")
     world.stop_backend("main")
-    world.serves("pod", within_s=60)
+    world.serves("pod")
     (pod,) = running(pods)
     assert pod["name"].startswith("aion-home-pod-")
     world.daemon.signal(signal.SIGKILL)
@@ -160,7 +160,7 @@ def test_a_daemon_that_was_killed_takes_its_pod_back_and_does_not_rent_another(
         world.state.mkdir(mode=0o700)
         shutil.copy(world.fresh, world.state / "aion.db")
     world.launch(AION_INSTANCE="home")
-    world.serves("pod", within_s=60)
+    world.serves("pod")
     until(lambda: phase(world, "pod") == "on", "it is known")
     assert world.api("backends/pod")["power"]["launch"] == pod["name"]
     assert pods.asked("POST /v1/pods") == 1
@@ -170,7 +170,7 @@ def test_a_daemon_that_was_killed_takes_its_pod_back_and_does_not_rent_another(
         assert "power_adopted" in found
     world.start("main")
     world.serves("main")
-    until(lambda: running(pods) == [], "it is given back", 60)
+    until(lambda: running(pods) == [], "it is given back")
     assert pods.asked("POST /v1/pods") == 1
 
 
@@ -248,6 +248,6 @@ def test_what_the_page_about_rented_gpus_prints_works_as_printed(world):
         ("vm", aws.runs),
     ):
         assert world.aion("backend", "start", name, "-y").returncode == 0
-        until(runs, f"{name} runs", 40)
+        until(runs, f"{name} runs")
     assert world.aion("backend", "stop", "vm", "-y").returncode == 0
-    until(lambda: aws.runs() == [], "that is stopped too", 40)
+    until(lambda: aws.runs() == [], "that is stopped too")
