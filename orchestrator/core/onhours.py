@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from functools import lru_cache
+from zoneinfo import ZoneInfo
 
 from orchestrator.core.hours import zone_of
 from orchestrator.core.quiet import instant
@@ -36,7 +37,8 @@ def spans(hours: OnHours, zone: str, begins: float, ends: float) -> list[Span]:
     """List these hours as far as they touch the time between two Unix times, whole, in order.
 
     They are instants, so on the day that daylight saving begins or ends they are an hour shorter or
-    longer where the clock says so. Hours that touch are one span.
+    longer where the clock says so. What the clock skips belongs to none; what it shows twice begins
+    them once. Hours that touch are one span.
     """
     local = zone_of(zone)
     first = datetime.fromtimestamp(begins, local).toordinal() - 1
@@ -78,5 +80,19 @@ def _of_day(hours: OnHours, zone: str, day: int) -> Span | None:
 
 def _instant(day: date, minute: int, zone: str) -> float:
     day += timedelta(days=minute // DAY_MIN)
-    at = time(minute % DAY_MIN // 60, minute % 60)
-    return instant(datetime.combine(day, at), zone_of(zone))
+    local = datetime.combine(day, time(minute % DAY_MIN // 60, minute % 60))
+    late = instant(local, zone_of(zone))
+    early = local.replace(tzinfo=zone_of(zone), fold=1).timestamp()
+    return late if early >= late else _jump(zone_of(zone), early, late)
+
+
+def _jump(zone: ZoneInfo, early: float, late: float) -> float:
+    """Find when the clock was put forward between these: a reading that it skips counts as then."""
+    after = datetime.fromtimestamp(late, zone).utcoffset()
+    while late - early > 1.0:
+        middle = (early + late) // 2
+        if datetime.fromtimestamp(middle, zone).utcoffset() == after:
+            late = middle
+        else:
+            early = middle
+    return late

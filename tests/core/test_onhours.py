@@ -57,6 +57,30 @@ def test_on_the_days_on_which_summer_time_begins_or_ends_the_clock_on_the_wall_c
     assert until(skipped, LISBON, wall("2026-03-29T02:31")) == wall("2026-03-29T06:00")
 
 
+@pytest.mark.parametrize(
+    ("zone", "day"),
+    [
+        (LISBON, "2026-03-29T01:00"),
+        ("America/New_York", "2026-03-08T02:00"),
+        ("Australia/Lord_Howe", "2026-10-04T02:00"),  # it skips half an hour
+        ("Africa/Cairo", "2026-04-24T00:00"),
+    ],
+)
+@pytest.mark.parametrize("begins", range(-90, 120, 15))
+@pytest.mark.parametrize("lasts", [30, 60, 105])
+def test_of_hours_that_summer_time_cuts_what_the_clock_shows_is_left(zone, day, begins, lasts):
+    skipped = datetime.fromisoformat(day)
+    first = (skipped.hour * 60 + begins) % 1440
+    hours = OnHours(first, (first + lasts) % 1440 or 1440)
+    start = wall(day, zone) - 6 * 3600
+    for at in range(int(start), int(start) + 12 * 3600, 300):
+        shown = datetime.fromtimestamp(at, ZoneInfo(zone))
+        minute = shown.hour * 60 + shown.minute
+        after, before = minute >= hours.begins, minute < hours.ends
+        within = after and before if hours.ends > hours.begins else after or before
+        assert (until(hours, zone, at) is not None) is within, shown
+
+
 def test_hours_that_touch_are_one_and_those_of_a_whole_week_have_no_next():
     always = OnHours(0, 1440)
     assert len(spans(always, LISBON, wall("2026-11-21"), wall("2026-11-24"))) == 1
