@@ -43,6 +43,7 @@ class _Known:
     held: dict[str, dict[int, Held]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
+    behind: str = ""
 
     def parts(self) -> dict[int, Part]:
         """Return all parts by number; of two that contradict each other, the one here or first."""
@@ -97,6 +98,7 @@ class _Run:
         problems = [f"{url}: it could not be read" for url in self.known.unread]
         rows, size = (new.rows, new.size) if new else (0, 0)
         said = f"{rows} rows in part {new.sequence}" if new else "nothing new"
+        said += self.known.behind
         detail = "; ".join(dict.fromkeys([*self.known.problems, *problems]))
         return Outcome("export", self.one.name, detail, said, rows, size)
 
@@ -157,7 +159,13 @@ class _Run:
                     "and it begins anew"
                 )
         since = exportsql.Position(end.last, end.kind) if end else exportsql.Position()
-        part = _write(self.plan, self.one, self.ports, self.spool, end, since)
+        part, behind = _write(self.plan, self.one, self.ports, self.spool, end, since)
+        if behind and end is not None:
+            self.known.behind = (
+                f"; its largest key is {behind[:60]}, and {end.last[:60]} was exported already: "
+                "were rows deleted, or is this an older database restored? What comes in between "
+                "is not exported: then give the export a new name, and it begins anew"
+            )
         if part is not None:
             self.known.here[part.sequence] = part
             self._remember(part)
@@ -258,8 +266,11 @@ def _forget(spool: Path, part: Part) -> None:
 
 def _write(
     plan: Plan, one: Export, ports: Ports, spool: Path, end: Part | None, since: exportsql.Position
-) -> Part | None:
-    """Write the part after `end` into the spool; None if there is nothing new."""
+) -> tuple[Part | None, str]:
+    """Write the part after `end` into the spool; None if there is nothing new.
+
+    Also returns what `Rows.behind` says.
+    """
     work = spool / "work"
     recipient = plan.encrypt.recipient if plan.encrypt else ""
     remote = {copy.target.scheme for copy in plan.copies} & {"rclone", "gs"}
@@ -277,14 +288,14 @@ def _write(
                 min_free=plan.limits.min_free_bytes,
             )
         if not rows.count:
-            return None
+            return None, rows.behind
         part = _part(plan, one, ports.clock.wall(), end, rows, written)
         if wrong := parts.proved(work, part):
             raise NotComplete(wrong)
         work.replace(spool / part.file)
         with landing(spool / part.manifest) as file:
             file.write(part.dump())
-        return part
+        return part, rows.behind
     finally:
         work.unlink(missing_ok=True)
 

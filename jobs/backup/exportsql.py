@@ -73,6 +73,8 @@ class Rows:
     def __init__(self, connection: Connection[Any], query: Composed, shape: Shape) -> None:
         self.columns, self.kind = shape.columns, shape.kind
         self.count, self.first, self.last = 0, "", ""
+        self.behind = ""
+        """The largest key there is, where that lies below the last exported; else ""."""
         self._connection, self._query, self._doubtful = connection, query, shape.doubtful
 
     def pieces(self) -> Iterator[bytes]:
@@ -144,9 +146,12 @@ def reading(
                 f"its key is {shape.kind} now and was {since.kind}: give it a new name, and it "
                 "begins anew"
             )
+        behind = _behind(connection, export, shape, since)
         bounds = _bounds(connection, export, shape, since, timeouts, clock, pause)
         connection.execute("begin transaction isolation level repeatable read, read only")
-        yield Rows(connection, _copy(export, shape, bounds), shape)
+        rows = Rows(connection, _copy(export, shape, bounds), shape)
+        rows.behind = behind
+        yield rows
 
 
 def statement_problem(query: str) -> str:
@@ -220,6 +225,28 @@ def _bounds(
         return [sql.SQL("false")]
     _settle(connection, timeouts.lock_s, clock, pause)
     return [*bounds, sql.SQL("{} <= {}::{}").format(key, sql.Literal(row[0]), kind)]
+
+
+def _behind(connection: Connection[Any], export: Export, shape: Shape, since: Position) -> str:
+    """Return the largest key if it lies below `since`: rows that come now are not exported."""
+    from psycopg import sql  # noqa: PLC0415 - as above
+
+    if since.last is None:
+        return ""
+    key = _key(export, shape)
+    largest = sql.SQL(
+        "select ({key})::text, {key} < {last}::{kind} from ({query}\n) as q"
+        " where {key} is not null order by {key} desc limit 1"
+    )
+    row = connection.execute(
+        largest.format(
+            key=key,
+            last=sql.Literal(since.last),
+            kind=sql.SQL(shape.kind),
+            query=_query(export),
+        )
+    ).fetchone()
+    return str(row[0]) if row is not None and row[1] else ""
 
 
 def _settle(connection: Connection[Any], most_s: float, clock: Clock, pause: Pause) -> None:

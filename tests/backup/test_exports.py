@@ -265,6 +265,23 @@ def test_a_transaction_that_does_not_end_puts_the_export_off_and_no_row_is_lost(
     assert [r["id"] for r in rows(tmp_path / "s1")] == [1, 2, 3, 4]
 
 
+def test_a_key_that_went_backwards_is_told_of_for_nothing_new_would_ever_be_exported(
+    dsn: str, tmp_path: Path
+) -> None:
+    clock, one = HandClock(), only(dsn, tmp_path)
+    assert run(one, ports(clock)).more[0].said == "2 rows in part 1"
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("delete from messages where id = 2")
+        told = run(one, ports(clock)).more[0]
+        assert told.ok, "rows may be deleted"
+        assert "its largest key is 1, and 2 was exported already" in told.said
+        assert "a new name" in told.said
+        connection.execute("truncate messages")
+        assert run(one, ports(clock)).more[0].said == "nothing new"
+    add(dsn, "three")
+    assert run(one, ports(clock)).more[0].said == "1 rows in part 2"
+
+
 def test_settle_leaves_rows_for_later_whose_time_is_young(pg16: Postgres, tmp_path: Path) -> None:
     dsn = pg16.new(
         "create table t(at timestamptz, n int); insert into t values (now() - interval '2 h', 1), (now(), 2)"
