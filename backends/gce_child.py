@@ -171,10 +171,10 @@ def status(cloud: Compute, wish: Wish) -> Said:
         raise worst(seen.unread)
     if seen.missing and not seen.raw:
         names = ", ".join(f"{zone}/{name}" for zone, name in seen.missing)
-        return _off(f"there is no instance {names} in {wish.project}: was it deleted?")
+        return _off(f"there is no instance {names} in {wish.project} (was it deleted?)")
     stopped = [one for one in seen.machines if ours(wish.prefix, one.launch)]
     if wish.template and wish.last and not stopped:  # it is gone, and only its operations are left
-        stopped = gce_past.gone(cloud, wish.places, wish.last)
+        stopped = gce_past.gone(wish.places, wish.last)
     reasons = [_let_go(cloud, wish, seen, one) for one in stopped]
     detail = next((reason for reason in reasons if reason), "")
     if any(one.status == "SUSPENDED" for one in seen.machines):
@@ -184,19 +184,20 @@ def status(cloud: Compute, wish: Wish) -> Said:
 
 def _why(cloud: Compute, wish: Wish, one: Machine) -> str:
     """Say by what it went off, where that is news."""
-    if wish.curious and one.link:
+    if wish.curious:
         with contextlib.suppress(Trouble):
-            return gce_past.why_off(one.zone, cloud.last_operations(one.zone, one.link))
+            done = cloud.last_operations(one.zone, cloud.link(one.zone, one.name))
+            return gce_past.why_off(one.zone, done)
     return ""
 
 
 def _let_go(cloud: Compute, wish: Wish, seen: Seen, one: Machine) -> str:
     """Say by what it went off, and let its label say so: a start by hand is none of ours then."""
-    raw = next((raw for raw in seen.raw.values() if raw.self_link == one.link), None)
-    if raw is None or not one.link:
+    raw = seen.raw.get((one.zone, one.name))
+    if raw is None:
         return _why(cloud, wish, one)
     with contextlib.suppress(Trouble):
-        done = cloud.last_operations(one.zone, one.link)
+        done = cloud.last_operations(one.zone, cloud.link(one.zone, one.name))
         if gce_past.is_over(raw, done):
             with contextlib.suppress(Trouble):
                 cloud.ended(one.zone, raw)
@@ -376,7 +377,7 @@ def _of_instances(cloud: Compute, wish: Wish) -> Iterator[Found]:
         try:
             raw = cloud.instance(zone, name)
             allowed = cloud.may(zone, name, list(WAKING))
-            cloud.last_operations(zone, raw.self_link)
+            cloud.last_operations(zone, cloud.link(zone, name))
         except Trouble as trouble:
             text = f"there is no instance {where}" if trouble.gone else trouble.detail
             yield False, text, _remedy(trouble)

@@ -263,10 +263,12 @@ class Compute:
         if spot or seconds is not None or scheduling.provisioning_model == "SPOT":
             scheduling.instance_termination_action = "DELETE"
         body = gce.Instance(name=name, labels={**part.labels, LABEL: name}, scheduling=scheduling)
+        project = f"{LINKS}/projects/{self.project}"
         return self._write(
             self._client(gce.InstancesClient).insert_unary,
             zone=zone,
-            source_instance_template=template.self_link,
+            source_instance_template=template.self_link
+            or f"{project}/global/instanceTemplates/{template.name}",
             instance_resource=body,
         )
 
@@ -388,7 +390,6 @@ def machine(zone: str, one: Any) -> Machine:
         next(iter(internal), ""),
         scheduling.preemptible or scheduling.provisioning_model == "SPOT",
         limit_of(scheduling),
-        one.self_link,
     )
 
 

@@ -91,9 +91,9 @@ def by_room(cloud: Compute, prefix: str, places: list[Place], raw: Any, now: flo
 
 
 def _last_start(cloud: Compute, prefix: str, place: Place, raw: Any) -> Any:
-    zone = place[0]
+    zone, name = place
     if raw is not None:
-        found = cloud.last_operations(zone, raw.self_link)
+        found = cloud.last_operations(zone, cloud.link(zone, name))
         return next((one for one in found if one.operation_type in STARTS), None)
     made = cloud.last_inserts(zone)
     return next((one for one in made if ours(prefix, target_of(one))), None)
@@ -104,9 +104,9 @@ def target_of(operation: Any) -> str:
     return str(operation.target_link).rpartition("/")[2]
 
 
-def gone(cloud: Compute, places: Sequence[Place], name: str) -> list[Machine]:
+def gone(places: Sequence[Place], name: str) -> list[Machine]:
     """Give a machine that is gone as it is known by its operations alone, in each zone."""
-    return [Machine(zone, name, "", link=cloud.link(zone, name)) for zone, _ in places]
+    return [Machine(zone, name, "") for zone, _ in places]
 
 
 def _is_done(operation: Any) -> bool:

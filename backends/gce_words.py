@@ -125,7 +125,7 @@ def _denied(said: str, message: str) -> str:
 
 
 def _quota(message: str) -> Trouble:
-    detail = f"{message}; {TRIAL}" if _NO_GPUS.search(message) else message
+    detail = f"{message.rstrip('.')}; {TRIAL}" if _NO_GPUS.search(message) else message
     there = not _EVERYWHERE.search(message)
     return Trouble(Snag.QUOTA, detail, retry_after_s=QUOTA_AGAIN_S, elsewhere=there)
 
@@ -174,7 +174,6 @@ class Machine:
     internal: str = ""
     spot: bool = False
     limit_s: int | None = None
-    link: str = ""
 
     @property
     def phase(self) -> PowerPhase:

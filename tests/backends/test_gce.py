@@ -462,6 +462,19 @@ def test_what_went_off_by_itself_and_is_started_by_hand_is_not_ours(how):
     story(play)
 
 
+def test_an_instance_that_does_not_name_its_own_link_is_known_by_its_place():
+    async def play(google, one):
+        await began(google, one)
+        machine = google.machines[ZONE, "gpu-1"]
+        google.preempt(ZONE, "gpu-1")
+        google.settle()
+        del machine["selfLink"]
+        assert "preempted" in (await one.status()).detail
+        assert "aion-launch" not in machine["labels"]
+
+    story(play)
+
+
 def test_a_start_that_cannot_be_seen_yet_keeps_its_label():
     async def play(google, one):
         machine = google.machines[ZONE, "gpu-1"]

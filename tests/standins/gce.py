@@ -718,7 +718,8 @@ class Google:
             )
         given = self._labels(body["labels"])
         one["labels"] = one["labels"] if self.ignores == "setLabels" else given
-        return self.operation(one["_zone"], "setLabels", one["selfLink"], ends_s=self.small_s)
+        link = f"{LINK}/zones/{one['_zone']}/instances/{one['name']}"
+        return self.operation(one["_zone"], "setLabels", link, ends_s=self.small_s)
 
     def _scheduling(self, given: dict) -> dict:
         self._body(given, SCHEDULING)
