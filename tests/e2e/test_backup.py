@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from tests.backup.conftest import BINS, PASSWORD, pg16
-from tests.e2e.kit import until
+from tests.e2e.kit import months_away, until
 
 __all__ = ["pg16"]
 ROWS = 4321
@@ -18,7 +18,7 @@ ROWS = 4321
 def nightly(world, dsn: str, *stores: Path, **more) -> None:
     world.credentials["pg_dsn"] = dsn
     world.tables["backups.main"] = {
-        "schedule": "0 3 * * *",
+        "schedule": months_away(),
         "dsn": {"credential": "pg_dsn"},
         "copies": [f"file:{store}" for store in stores],
         "pg_bin": str(BINS[16]),

@@ -18,7 +18,16 @@ import pytest
 
 from tests.backup.conftest import BINS, pg16
 from tests.backup.worlds import rclone
-from tests.e2e.kit import PATIENCE_S, ROOT, TOKEN, World, _environment, free_port, until
+from tests.e2e.kit import (
+    PATIENCE_S,
+    ROOT,
+    TOKEN,
+    World,
+    _environment,
+    free_port,
+    months_away,
+    until,
+)
 
 __all__ = ["pg16"]
 NOTEBOOK = "notebook-token-0123456789-abcdefghijklmnop"
@@ -57,7 +66,7 @@ def kept(world, pg16, key, tmp_path):
     }
     world.tables["services.notes"] = {"backends": ["here"]}
     world.tables["backups.main"] = {
-        "schedule": "0 3 * * *",
+        "schedule": months_away(),
         "dsn": {"credential": "pg_dsn"},
         "copies": [f"file:{tmp_path / 'folder'}", "rclone:gdrive:aion"],
         "rclone_config": {"credential": "rclone"},
