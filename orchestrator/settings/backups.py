@@ -31,7 +31,7 @@ from orchestrator.settings.backuptables import Backup, BackupNames
 from orchestrator.settings.positions import Path
 from orchestrator.settings.problems import Problem, dotted
 from orchestrator.settings.reading import Reading
-from orchestrator.settings.values import split, written
+from orchestrator.settings.values import is_remote, split, written
 
 DAY_S: Final = 86_400.0
 SPARE_S: Final = 7200.0
@@ -91,6 +91,11 @@ def _copies(path: Path, backup: Backup) -> Iterator[Problem]:
             yield Problem(place, f"{where}: the same place twice")
         if problem := backupmore.credential_problem(backup, url):
             yield Problem(place, f"{where}: {problem}")
+    for key in ("google_api", "hub_api"):
+        api = getattr(backup, key)
+        if api and api.startswith("http:") and is_remote(api):
+            text = "must begin with https://, for the key travels over it"
+            yield Problem((*path, key), f"{dotted((*path, key))}: {text}")
     if backup.rclone_config and backup.rclone_config_path:
         place = (*path, "rclone_config_path")
         text = "either this or `rclone_config`, not both"
@@ -226,12 +231,17 @@ def _copy(reading: Reading, name: str, url: str, bandwidth_bps: int | None) -> C
                 can_delete=backup.delete,
             )
         case "gs":
-            access = Access(google=secret("google"), can_delete=backup.delete)
+            api = backup.google_api or ""
+            access = Access(google=secret("google"), endpoint=api, can_delete=backup.delete)
             if deleter := secret("google_expire"):
                 access = replace(access, bandwidth_bps=bandwidth_bps or 0)
-                return Copy(target, access, Access(google=deleter))
+                return Copy(target, access, Access(google=deleter, endpoint=api))
         case "hf":
-            access = Access(hub_token=secret("hub_token"), can_delete=backup.delete)
+            access = Access(
+                hub_token=secret("hub_token"),
+                endpoint=backup.hub_api or "",
+                can_delete=backup.delete,
+            )
         case "file":
             access = Access(can_delete=backup.delete)
     return Copy(target, replace(access, bandwidth_bps=bandwidth_bps or 0))

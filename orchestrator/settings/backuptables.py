@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from backends.base import Credential
-from orchestrator.settings.values import Interval, Place, Rate, Recipient
+from orchestrator.settings.values import Interval, Place, Rate, Recipient, Url
 
 STRICT = ConfigDict(
     frozen=True,
@@ -139,6 +139,10 @@ class Backup(BackupTable):
     """For gs://: another key, which may delete, where `google` may not."""
     hub_token: Credential | None = None
     """For hf://: a token that may write."""
+    google_api: Url | None = None
+    """Where Google's storage is asked, instead of storage.googleapis.com: a private address."""
+    hub_api: Url | None = None
+    """Where the Hub is asked, instead of huggingface.co: a mirror."""
     delete: bool = True
     """Whether these credentials may delete; false: nothing expires, but by `google_expire`."""
     include: BackupNames = BackupNames()

@@ -12,6 +12,7 @@ BACKEND = '[backends.lab]\nkind = "static"\nengine = "ollama"\nurl = "http://127
 WHOLE = 'schedule = "0 3 * * *"\ndsn = { credential = "pg" }\ncopies = ["file:/mnt/a"]\n'
 BASE = f"{WHOLE}itself = false\n"
 ENVIRON = {
+    "AION_CREDENTIAL_HUB": "hf_canary",
     "AION_CREDENTIAL_PG": "postgresql://me:canary-pw@h/d",
     "AION_CREDENTIAL_CONF": "[drive]\ntype = drive\ntoken = {}\n",
     "AION_CREDENTIAL_KEY": '{\n "type": "service_account"\n}',
@@ -41,6 +42,24 @@ def test_the_least_that_a_backup_needs_makes_a_whole_plan_that_travels_as_json(b
     assert "canary-pw" not in repr(config)
     assert any("every copy is on this machine" in line for line in config.warnings)
     assert any("no drill is set" in line for line in config.warnings)
+
+
+def test_a_store_may_be_asked_at_another_address(backup):
+    more = BASE.replace('"file:/mnt/a"', '"gs://bkt/p", "hf://datasets/me/name"')
+    config = backup(
+        more
+        + 'google = { credential = "key" }\nhub_token = { credential = "hub" }\n'
+        + 'google_api = "https://storage.example.org"\nhub_api = "https://hub.example.org"\n'
+    )
+    bucket, hub = config.backups[0].plan.copies
+    assert bucket.access.endpoint == "https://storage.example.org"
+    assert hub.access.endpoint == "https://hub.example.org"
+    emulated = 'google_api = "http://127.0.0.1:9023"\nhub_api = "http://localhost:9024"\n'
+    assert backup(more + emulated).backups[0].plan.copies[0].access.google == ""
+    with pytest.raises(ConfigError, match="must begin with https://"):
+        backup(more + emulated.replace("127.0.0.1", "storage.example.org"))
+    with pytest.raises(ConfigError, match="needs the credential `google`"):
+        backup(more + 'google_api = "https://storage.example.org"\n')
 
 
 def test_each_store_is_given_its_own_key_and_no_other(backup):
