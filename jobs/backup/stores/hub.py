@@ -69,7 +69,7 @@ _THROTTLED: Final = frozenset({429, 503})
 def make(target: Target, access: Access, private: Path) -> HubStore:  # noqa: ARG001 - as the others
     """Return the store; nothing is asked of the Hub yet."""
     disable_progress_bars()
-    set_client_factory(_client)
+    set_client_factory(client)
     return HubStore(target, access)
 
 
@@ -81,10 +81,10 @@ class _Later(Exception):
         self.status, self.wait_s = answer.status_code, wait_s
 
 
-def _client() -> Client:
+def client(timeout_s: float = _TIMEOUT_S) -> Client:
     """Make the library's client: its own would wait for ever for an answer."""
     hooks: Any = {"request": [hf_request_event_hook], "response": [_impatient]}
-    timeout = Timeout(_TIMEOUT_S, connect=15.0)
+    timeout = Timeout(timeout_s, connect=15.0)
     return Client(event_hooks=hooks, follow_redirects=True, timeout=timeout)
 
 
