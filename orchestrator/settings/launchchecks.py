@@ -37,6 +37,13 @@ def _way_back(reading: Reading, place: Path, kind: str, options: object) -> Iter
     if url is None:
         text = "needs server.public_url: what it runs there has to know where this daemon is"
         yield Problem(place, f"{dotted(place)}: a `{kind}` {text}")
-    elif not is_remote(url) and not getattr(options, "allow_private", False):
-        text = f"{kind.capitalize()} cannot reach server.public_url, which is a local address"
+    elif not (is_remote(url) or getattr(options, "allow_private", False) or _is_here(options)):
+        text = f"{kind.capitalize()} cannot reach server.public_url, which is a local address:"
+        text += " set it to where the internet reaches this daemon"
         yield Problem(place, f"{dotted(place)}: {text}")
+
+
+def _is_here(options: object) -> bool:
+    """Say whether its provider's interface is on this machine or network, as its runs then are."""
+    api = getattr(options, "api", "")
+    return isinstance(api, str) and bool(api) and not is_remote(api)

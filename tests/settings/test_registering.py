@@ -82,3 +82,22 @@ def test_a_reload_names_the_clients_that_change_and_not_their_keys(read):
     other = read(NOTEBOOK + CLIENT.replace('"front"', '"colab"'))
     assert diff(new, other) == ["client `front` changes: key"]
     assert diff(old, read(NOTEBOOK + 'access = "open"\n')) == ["backend `colab` changes: access"]
+
+
+KAGGLE = """
+[backends.k]
+kind = "kaggle"
+engine = "ollama"
+models = ["qwen3:8b"]
+kernel = "ann/aion-gpu"
+key = { credential = "colab" }
+token = { credential = "colab" }
+allow_hosts = ["*.trycloudflare.com"]
+"""
+HERE = '[server]\npublic_url = "http://127.0.0.1:8765"\n'
+
+
+def test_what_runs_on_this_machine_reaches_a_daemon_that_is_only_here(read):
+    with pytest.raises(ConfigError, match="set it to where the internet reaches this daemon"):
+        read(HERE + KAGGLE)
+    assert read(HERE + KAGGLE + 'api = "http://127.0.0.1:7777"\n')
