@@ -87,7 +87,9 @@ def unseal(source: BinaryIO, sink: Taking, identity: str, what: str) -> None:
     try:
         key = pyrage.x25519.Identity.from_str(identity.strip())
     except pyrage.IdentityError:
-        raise WrongKey("the identity is no age identity, AGE-SECRET-KEY-1…") from None
+        raise WrongKey(
+            f"what was given to open {what} is no age identity, AGE-SECRET-KEY-1…"
+        ) from None
     try:
         pyrage.decrypt_io(source, sink, [key])
     except (pyrage.DecryptError, OSError) as error:  # the second: of a later piece, or of an end
