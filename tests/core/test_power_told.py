@@ -69,6 +69,9 @@ def test_one_refusal_between_two_answers_is_not_told():
     world, cloud = world_of(backend("a"), vm("v"))
     cloud.lives(10, up="a")
     world.give(PowerReported("v", Ask.STATUS, NO_KEY, began_at=world.at))
+    world.tick()
+    assert power(world, "v").refused_at is not None
+    assert "start_failed:v" not in world.fleet.incidents
     cloud.lives(60, up="a")
     assert "start_failed:v" not in world.fleet.incidents
 

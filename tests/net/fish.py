@@ -46,6 +46,7 @@ NETS: dict[str, tuple[str, ...]] = {
     "discovery": ("tests/web/test_discovery.py",),
     "guard": ("tests/web/test_guard.py",),
     "simulation": ("tests/simulation/test_short.py",),
+    "power_told": ("tests/core/test_power_told.py",),
     "power": ("tests/core/test_power.py",),
     "budgets": ("tests/core/test_power_budgets.py",),
     "hours": ("tests/core/test_onhours.py",),
@@ -55,6 +56,19 @@ NETS: dict[str, tuple[str, ...]] = {
     "whereabouts": ("tests/core/test_whereabouts.py",),
     "others": ("tests/core/test_power_others.py",),
     "providers": ("tests/edge/test_power.py", "tests/backends/test_command.py"),
+    "following": ("tests/cli/test_following.py",),
+    "sealing": ("tests/backup/test_sealing.py",),
+    "syncs": ("tests/backup/test_syncs.py::test_a_first_run_of_an_empty_source_is_refused_too",),
+    "itself": (
+        (
+            "tests/backup/test_itself.py::"
+            "test_an_old_machine_stops_where_its_rebuilt_self_has_backed_up"
+        ),
+    ),
+    "rebuild": (
+        "tests/cli/test_rebuild.py::test_what_is_there_is_not_overwritten_but_moved_aside_when_told",
+        "tests/cli/test_rebuild.py::test_without_its_key_or_with_a_wrong_one_nothing_is_written",
+    ),
     "rented": (
         "tests/backends/test_rest.py",
         "tests/backends/test_runpod.py",
@@ -95,6 +109,11 @@ QUEUEING = "orchestrator/core/queueing.py"
 COMMAND = "backends/command.py"
 REST = "backends/rest.py"
 RUNPOD = "backends/runpod.py"
+SEALING = "jobs/backup/sealing.py"
+SYNCS = "jobs/backup/syncs.py"
+ITSELF = "jobs/backup/itself.py"
+FOLLOWING = "orchestrator/cli/following.py"
+REBUILDING = "orchestrator/cli/rebuilding.py"
 VAST = "backends/vast.py"
 HTTP = "orchestrator/edge/http.py"
 POWERS = "orchestrator/edge/power.py"
@@ -1148,6 +1167,22 @@ FISH = (
         ("power",),
     ),
     Fish(
+        "an expired key is waited for",
+        "a provider that does not let us is told of with its second refusal",
+        PROVIDER,
+        "    refused_at = since if report.snag is Snag.DENIED else None",
+        "    refused_at = None",
+        ("power_told",),
+    ),
+    Fish(
+        "one refusal is enough",
+        "a provider that does not let us is told of with its second refusal",
+        NOTICES,
+        "draft.at - power.refused_at >= REFUSED_S",
+        "draft.at - power.refused_at >= 0.0",
+        ("power_told",),
+    ),
+    Fish(
         "unread is off",
         "a status that cannot be read is not taken for off",
         COMMAND,
@@ -1386,5 +1421,45 @@ FISH = (
         'and pod.get("desiredStatus") != TERMINATED',
         'and pod.get("desiredStatus") != TERMINATED + "!"',
         ("rented",),
+    ),
+    Fish(
+        "a run that never began is told of as done",
+        "a run that a restart took down is never told of as done",
+        FOLLOWING,
+        'if row["last_at"] == last:',
+        'if row["last_at"] is None:',
+        ("following",),
+    ),
+    Fish(
+        "a damaged piece is a stranger's error",
+        "what is sealed and damaged is said to be damaged, wherever that is",
+        SEALING,
+        "    except (pyrage.DecryptError, OSError) as error:",
+        "    except pyrage.DecryptError as error:",
+        ("sealing",),
+    ),
+    Fish(
+        "an empty source empties the place",
+        "a source without any file changes nothing, unless that is said to be right",
+        SYNCS,
+        "        if one.allow_empty:",
+        "        if not one.allow_empty:",
+        ("syncs",),
+    ),
+    Fish(
+        "the old machine goes on",
+        "who was rebuilt elsewhere backs up no more",
+        ITSELF,
+        "and last.era > state.era:",
+        "and last.era < state.era:",
+        ("itself",),
+    ),
+    Fish(
+        "a rebuild writes over what is there",
+        "what is there is never written over, but moved aside when that is said",
+        REBUILDING,
+        "            if force:",
+        "            if not force:",
+        ("rebuild",),
     ),
 )
