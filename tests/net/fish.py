@@ -58,7 +58,6 @@ NETS: dict[str, tuple[str, ...]] = {
     "providers": ("tests/edge/test_power.py", "tests/backends/test_command.py"),
     "following": ("tests/cli/test_following.py",),
     "sealing": ("tests/backup/test_sealing.py",),
-    "syncs": ("tests/backup/test_syncs.py::test_a_first_run_of_an_empty_source_is_refused_too",),
     "itself": (
         (
             "tests/backup/test_itself.py::"
@@ -110,7 +109,6 @@ COMMAND = "backends/command.py"
 REST = "backends/rest.py"
 RUNPOD = "backends/runpod.py"
 SEALING = "jobs/backup/sealing.py"
-SYNCS = "jobs/backup/syncs.py"
 ITSELF = "jobs/backup/itself.py"
 FOLLOWING = "orchestrator/cli/following.py"
 REBUILDING = "orchestrator/cli/rebuilding.py"
@@ -1437,14 +1435,6 @@ FISH = (
         "    except (pyrage.DecryptError, OSError) as error:",
         "    except pyrage.DecryptError as error:",
         ("sealing",),
-    ),
-    Fish(
-        "an empty source empties the place",
-        "a source without any file changes nothing, unless that is said to be right",
-        SYNCS,
-        "        if one.allow_empty:",
-        "        if not one.allow_empty:",
-        ("syncs",),
     ),
     Fish(
         "the old machine goes on",
