@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from jobs.backup import source
-from jobs.backup.archives import Archive
 from jobs.backup.catalogue import pick, read
 from jobs.backup.clients import Clients, find
 from jobs.backup.errors import BackupError, NotComplete, SourceFailed
-from jobs.backup.form import Manifest, Plan
+from jobs.backup.form import Manifest, Plan, Table
 from jobs.backup.ports import Clock, Tell, nobody
 from jobs.backup.restore import MANAGED, Into, apply, ask, contents, fetched
+from jobs.backup.rows import ENCODING
 from jobs.backup.scratch import SUPABASE_ROLES, Scratch, own_server, scratch
 from jobs.backup.stores.base import Store
+from jobs.backup.words import gist
 
 SHOWN: Final = 5
 _NOISE: Final = re.compile(
@@ -28,6 +29,8 @@ _NOISE: Final = re.compile(
     rb"|COMMENT ON EXTENSION |REFRESH MATERIALIZED VIEW |\s*$"
 )
 _SCHEMA_S: Final = 600.0
+_PLAIN: Final = ("--schema-only", "--no-owner", "--no-acl", "--file=-")
+_HOUSE: Final = b"CREATE SCHEMA "
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +75,14 @@ def drill(
         written = int(manifest.client_version.partition(".")[0]) * 10_000
         clients = find(max(server.num, written), tls=server.tls, pg_bin=plan.pg_bin)
         listed = contents(clients, archive)
-        place = stack.enter_context(scratch(dsn, plan.timeouts, _extensions(listed)))
         foreign = source.is_supabase(plan.dsn)
+        skip = MANAGED if foreign else ()
+        archived = ask(clients, archive, *_PLAIN, *_but(skip))
+        said = ENCODING.search(archived)
+        encoding = said[1].decode() if said else "UTF8"
+        place = stack.enter_context(scratch(dsn, plan.timeouts, _extensions(listed), encoding))
         if foreign and server.superuser:
             _give_roles(place, plan)
-        skip = MANAGED if foreign else ()
         tell("restore", 0, manifest.size)
         into = Into(place.dsn, skip=skip, pg_bin=plan.pg_bin, timeouts=plan.timeouts)
         try:
@@ -86,7 +92,7 @@ def drill(
         else:
             tell("compare", 0, len(manifest.tables))
             problems = _rows(place, manifest, skip, plan)
-            problems += _schema(clients, archive, place, skip, plan)
+            problems += _schema(clients, archived, place, skip, plan)
             problems += _canary(place, plan)
     return Outcome(
         manifest.id,
@@ -115,16 +121,16 @@ def _give_roles(place: Scratch, plan: Plan) -> None:
 
 def _rows(place: Scratch, manifest: Manifest, skip: tuple[str, ...], plan: Plan) -> list[str]:
     """Count every table's rows, as the role that restored them."""
-    from psycopg import Error, sql  # noqa: PLC0415 - heavy, and only where it is used
+    from psycopg import Error  # noqa: PLC0415 - heavy, and only where it is used
 
     wrong = []
-    with source.connect(place.dsn, plan.timeouts) as connection:
-        for table in manifest.tables:
-            if table.schema in skip or table.rows < 0:
-                continue
-            name = sql.Identifier(table.schema, table.name)
+    tables = [one for one in manifest.tables if one.schema not in skip and one.rows >= 0]
+    text = all(map(_is_text, tables))
+    encoding = "UTF8" if text else "SQL_ASCII"  # bytes that are no text pass as they are
+    with source.connect(place.dsn, plan.timeouts, client_encoding=encoding) as connection:
+        for table in tables:
             try:
-                row = connection.execute(sql.SQL("select count(*) from only {}").format(name))
+                row = connection.execute(b"select count(*) from only " + _quoted(table))
                 count = (row.fetchone() or (0,))[0]
             except Error as error:
                 wrong.append(f"{table.schema}.{table.name}: {source.told(error, place.dsn)}")
@@ -134,21 +140,44 @@ def _rows(place: Scratch, manifest: Manifest, skip: tuple[str, ...], plan: Plan)
     return _few(wrong)
 
 
+def _is_text(table: Table) -> bool:
+    try:
+        f"{table.schema}{table.name}".encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _quoted(table: Table) -> bytes:
+    """Return a table's whole name for a statement, whatever stands in it."""
+    parts = ('"' + part.replace('"', '""') + '"' for part in (table.schema, table.name))
+    return ".".join(parts).encode("utf-8", "surrogateescape")
+
+
+def _but(skip: tuple[str, ...]) -> list[str]:
+    return [f"--exclude-schema={name}" for name in skip]
+
+
 def _schema(
-    clients: Clients, archive: Archive, place: Scratch, skip: tuple[str, ...], plan: Plan
+    clients: Clients, archived: bytes, place: Scratch, skip: tuple[str, ...], plan: Plan
 ) -> list[str]:
     """Compare definitions: those in the archive with those of what was restored."""
-    plain = ["--schema-only", "--no-owner", "--no-acl", "--file=-"]
-    but = [f"--exclude-schema={name}" for name in skip]
-    wanted = _lines(ask(clients, archive, *plain, *but))
+    wanted = _lines(archived)
     with source.door(place.boss, plan.timeouts, Path(plan.spool)) as env:
-        dumped = [clients.path("pg_dump"), *plain, *but, f"--dbname=service={source.SERVICE}"]
+        dumped = [
+            clients.path("pg_dump"),
+            *_PLAIN,
+            *_but(skip),
+            f"--dbname=service={source.SERVICE}",
+        ]
         found = _lines(_said(dumped, env))
     if skip:  # what those schemas are made with is not restored
-        wanted = Counter({k: v for k, v in wanted.items() if not k.startswith(b"CREATE SCHEMA ")})
+        wanted = Counter({k: n for k, n in wanted.items() if not k.startswith(_HOUSE)})
     wrong = [f"missing: {_shown(line)}" for line in (wanted - found).elements()]
     if not skip:
-        wrong += [f"not in the dump: {_shown(line)}" for line in (found - wanted).elements()]
+        # A schema is made for tables that were dumped by their names, without it.
+        more = (line for line in (found - wanted).elements() if not line.startswith(_HOUSE))
+        wrong += [f"not in the dump: {_shown(line)}" for line in more]
     return _few(wrong)
 
 
@@ -159,9 +188,7 @@ def _lines(text: bytes) -> Counter[bytes]:
 def _said(argv: list[str], env: dict[str, str]) -> bytes:
     done = subprocess.run(argv, capture_output=True, check=False, env=env, timeout=_SCHEMA_S)
     if done.returncode:
-        raise NotComplete(
-            f"{Path(argv[0]).name}: {source.told(done.stderr.decode(errors='replace'), '')}"
-        )
+        raise NotComplete(f"{Path(argv[0]).name}: {gist(done.stderr.decode(errors='replace'))}")
     return done.stdout
 
 

@@ -121,9 +121,11 @@ def arguments(plan: Plan, clients: Clients) -> list[str]:
         ("--exclude-schema", plan.exclude.schemas),
     ):
         argv += [f"{option}={_quoted(name)}" for name in names]
+    # Without its partitions a table would be there without its rows.
+    whole = "-and-children" if clients.major >= 16 else ""  # noqa: PLR2004 - release notes of 16
     for option, names in (
-        ("--table", plan.include.tables),
-        ("--exclude-table", plan.exclude.tables),
+        (f"--table{whole}", plan.include.tables),
+        (f"--exclude-table{whole}", plan.exclude.tables),
     ):
         argv += [f"{option}={'.'.join(map(_quoted, name.split('.', 1)))}" for name in names]
     if plan.include.schemas or plan.include.tables:

@@ -25,7 +25,9 @@ PACKINGS: Final = ("", "zstd")
 STATE: Final = "aion-state"
 """The backup of aion's own state: its name, and of no other."""
 STATE_ARCHIVE: Final = "archive.tar.zst"
-MAX_MANIFEST: Final = 4_000_000
+MAX_MANIFEST: Final = 16_000_000
+
+_READABLE: Final = 5000
 
 NAME: Final = r"[a-z0-9](?:[a-z0-9_-]{0,38}[a-z0-9])?"
 _ID: Final = re.compile(rf"({NAME})-([0-9]{{6,9}})-([0-9]{{8}}T[0-9]{{6}}Z)")
@@ -319,8 +321,9 @@ class Manifest(Coded):
         return self.archive, SUMS, MANIFEST
 
     def dump(self) -> bytes:
-        """Return the file's bytes."""
-        return (json.dumps(self.to_json(), indent=1, sort_keys=True) + "\n").encode()
+        """Return the file's bytes; people can read it, unless there are too many tables."""
+        indent = 1 if len(self.tables) < _READABLE else None
+        return (json.dumps(self.to_json(), indent=indent, sort_keys=True) + "\n").encode()
 
     @classmethod
     def load(cls, data: bytes, folder: str = "") -> Self:

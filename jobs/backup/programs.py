@@ -16,11 +16,11 @@ from typing import IO, Any, Final
 
 from jobs.backup.errors import NoRoom, SourceFailed
 from jobs.backup.ports import Clock
-from jobs.backup.stores.base import first_line
+from jobs.backup.words import gist
 
 PIECE: Final = 256 * 1024
 _PIPE: Final = 1024 * 1024  # the most that anybody may ask for
-_SAID: Final = 4096
+_SAID: Final = 16_384
 _GATHER_S: Final = 0.001
 
 
@@ -48,9 +48,9 @@ class Program:
                 widen(pipe.fileno())
 
     def said(self) -> str:
-        """Return the first line of what it said on stderr."""
+        """Return the line of what it said on stderr that tells what is wrong."""
         self._stderr.seek(0)
-        return first_line(self._stderr.read(_SAID).decode(errors="replace"), 300)
+        return gist(self._stderr.read(_SAID).decode(errors="replace"))
 
     def wait(self, timeout_s: float) -> str:
         """Wait for its end; "" if it ended well, else how it ended and what it said."""

@@ -6,6 +6,7 @@ given to pg_restore. A database that holds tables already is only touched when i
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 import tempfile
@@ -25,6 +26,7 @@ from jobs.backup.ports import Tell, nobody
 from jobs.backup.programs import check_room, program
 from jobs.backup.stores.base import Store, hash_file
 from jobs.backup.verify import fetch
+from jobs.backup.words import gist
 from orchestrator.childside import redact
 
 MANAGED: Final = (
@@ -147,9 +149,9 @@ def apply(archive: Archive, manifest: Manifest, into: Into, spool: Path) -> None
     hidden = source.secrets(into.dsn)
     with tempfile.TemporaryDirectory(dir=spool, prefix="pg-") as private:
         listing = Path(private, "list")
-        listing.write_text(
-            _listing(clients, archive, into), encoding="utf-8", errors="surrogateescape"
-        )
+        text = _listing(clients, archive, into)
+        listing.write_text(text, encoding="utf-8", errors="surrogateescape")
+        _house(manifest, text, into)
         with (
             source.door(into.dsn, into.timeouts, Path(private), tls=server.tls) as env,
             archive.given() as (named, stdin),
@@ -158,7 +160,24 @@ def apply(archive: Archive, manifest: Manifest, into: Into, spool: Path) -> None
             argv = [*_arguments(clients, into, listing, jobs), *named]
             with program(argv, env, Path(private), stdin=stdin) as one:
                 if wrong := one.wait(into.timeouts.dump_s):
-                    raise SourceFailed(redact(f"pg_restore {wrong}", hidden))
+                    left = "nothing of it" if jobs <= 1 else "what was done until then"
+                    text = f"pg_restore {wrong}; {left} is in the database"
+                    raise SourceFailed(redact(text, hidden))
+
+
+def _house(manifest: Manifest, listing: str, into: Into) -> None:
+    """Make the schemas of tables that were dumped by their names, and so without them."""
+    from psycopg import Error, sql  # noqa: PLC0415 - heavy, and only where it is used
+
+    wanted = {one.schema for one in manifest.tables} - {"", "public", *into.skip}
+    wanted = {one for one in wanted if f" SCHEMA - {' '.join(one.splitlines())} " not in listing}
+    if not wanted:
+        return
+    with source.connect(into.dsn, into.timeouts) as connection:
+        there = {row[0] for row in connection.execute("select nspname from pg_namespace")}
+        for name in sorted(wanted - there):
+            with contextlib.suppress(Error, UnicodeError):  # pg_restore will say what is missing
+                connection.execute(sql.SQL("create schema {}").format(sql.Identifier(name)))
 
 
 def _arguments(clients: Clients, into: Into, listing: Path, jobs: int) -> list[str]:
@@ -196,7 +215,7 @@ def ask(clients: Clients, archive: Archive, *options: str) -> bytes:
         )
     if done.returncode:
         raise NotComplete(
-            f"the archive cannot be read: {source.told(done.stderr.decode(errors='replace'), '')}"
+            f"the archive cannot be read: {gist(done.stderr.decode(errors='replace'))}"
         )
     return done.stdout
 

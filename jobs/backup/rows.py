@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from typing import Final
 
@@ -15,6 +16,8 @@ _COPY: Final = re.compile(
 )
 _BEGIN: Final = re.compile(rb"^COPY ", re.MULTILINE)
 _END: Final = b"\\.\n"
+ENCODING: Final = re.compile(rb"^SET client_encoding = '([A-Z0-9_]+)';", re.MULTILINE)
+_CODECS: Final = {"KOI8R": "koi8-r", "KOI8U": "koi8-u", "EUC_CN": "gb2312", "SQL_ASCII": "utf-8"}
 _LONGEST: Final = 1 << 20
 """No COPY statement is longer: 1,600 columns of 63 characters."""
 
@@ -28,7 +31,7 @@ class RowCounter:
 
     def __init__(self) -> None:
         self.tables: dict[tuple[str, str], int] = {}
-        self._kept = b""
+        self._kept, self._codec = b"", ""
         self._in: tuple[str, str] | None = None
 
     def feed(self, buffer: bytes | bytearray, size: int = -1) -> None:
@@ -67,6 +70,8 @@ class RowCounter:
         return line if _END.startswith(line) else b"?", False
 
     def _statements(self, data: bytes) -> tuple[bytes, bool]:
+        if not self._codec and (said := ENCODING.search(data)):
+            self._codec = codec(said[1].decode())
         found = _BEGIN.search(data)
         if found is None:
             return data[data.rfind(b"\n") + 1 :], False
@@ -75,11 +80,20 @@ class RowCounter:
             if len(data) - found.start() < _LONGEST:
                 return data[found.start() :], False
             return data[found.end() :], True
-        self._in = (_plain(whole[1] or b""), _plain(whole[2]))
+        self._in = (self._plain(whole[1] or b""), self._plain(whole[2]))
         self.tables.setdefault(self._in, 0)
         return data[whole.end() :], True
 
+    def _plain(self, name: bytes) -> str:
+        # Where nothing is known of an encoding a name may be any bytes: none is lost.
+        text = name.decode(self._codec or "utf-8", "surrogateescape")
+        return text[1:-1].replace('""', '"') if text.startswith('"') else text
 
-def _plain(name: bytes) -> str:
-    text = name.decode(errors="replace")
-    return text[1:-1].replace('""', '"') if text.startswith('"') else text
+
+def codec(encoding: str) -> str:
+    """Return Python's name of an encoding that PostgreSQL calls `encoding`."""
+    name = _CODECS.get(encoding, re.sub(r"^WIN(?=\d)", "cp", encoding))
+    try:
+        return codecs.lookup(name).name
+    except LookupError:
+        return "utf-8"

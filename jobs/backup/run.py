@@ -85,7 +85,7 @@ class Report:
         made = self.dump
         return {
             "ok": self.ok,
-            "dump": None if made is None else {**made.to_json(), "archive": made.archive},
+            "dump": None if made is None else _shown(made),
             "failure": self.failure,
             "replaced": self.replaced,
             "copies": [one.to_json() for one in self.copies],
@@ -96,6 +96,11 @@ class Report:
             "pending": self.pending,
             "more": [one.to_json() for one in self.more],
         }
+
+
+def _shown(made: Manifest) -> dict[str, Any]:
+    """Return a manifest's values; of its tables, of which there may be very many, the number."""
+    return {**made.to_json(), "archive": made.archive, "tables": len(made.tables)}
 
 
 def run(plan: Plan, ports: Ports) -> Report:

@@ -48,8 +48,10 @@ class Scratch:
 
 
 @contextmanager
-def scratch(dsn: str, timeouts: Timeouts, extensions: list[str]) -> Iterator[Scratch]:
-    """Make an empty database on the server of `dsn`; it is gone afterwards.
+def scratch(
+    dsn: str, timeouts: Timeouts, extensions: list[str], encoding: str = "UTF8"
+) -> Iterator[Scratch]:
+    """Make an empty database of that encoding on the server of `dsn`; it is gone afterwards.
 
     A superuser makes a role for it, and the `extensions` that are to be had; any other role must
     be able to make databases, and uses itself. What an earlier drill left is cleared. Raises
@@ -73,7 +75,8 @@ def scratch(dsn: str, timeouts: Timeouts, extensions: list[str]) -> Iterator[Scr
             )
         try:
             owner = f" owner {name}" if server.superuser else ""
-            connection.execute(f"create database {name}{owner} template template0")
+            form = "" if encoding == "UTF8" else f" encoding '{encoding}' locale 'C'"
+            connection.execute(f"create database {name}{owner} template template0{form}")
             boss = _moved(dsn, dbname=name)
             role = {"user": name, "password": password} if server.superuser else {}
             made = Scratch(_moved(dsn, dbname=name, **role), boss, name)

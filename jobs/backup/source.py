@@ -36,6 +36,11 @@ _SUPABASE_POOLER: Final = re.compile(r".+\.pooler\.supabase\.(com|co)")
 _SUPABASE_DIRECT: Final = re.compile(r"db\.[a-z0-9]+\.supabase\.(co|com)")
 _SECRET: Final = ("password", "sslpassword", "oauth_client_secret")
 _PASSWORDS: Final = re.compile(r"password\s*=\s*(?:'((?:[^'\\]|\\.)*)'|(\S+))")
+_FOREIGN: Final = frozenset((
+    "charset", "connection_limit", "max_overflow", "pgbouncer", "pool_size", "pool_timeout",
+    "prepared_statement_cache_size", "schema", "socket_timeout", "ssl", "sslaccept",
+    "statement_cache_size", "supa",
+))  # fmt: skip
 _SHORT: Final = 4
 """Pieces of a password shorter than this are not blotted out: they stand in any text."""
 
@@ -60,7 +65,12 @@ def parameters(dsn: str) -> dict[str, str]:
     plain = re.sub(r"^postgres(ql)?\+[a-z0-9]+://", "postgresql://", dsn.strip())
     try:
         found = {key: str(value) for key, value in conninfo_to_dict(plain).items()}
-    except (ProgrammingError, UnicodeError):
+    except (ProgrammingError, UnicodeError) as error:
+        if (odd := re.search(r'"(\w+)"$', str(error).strip())) and odd[1] in _FOREIGN:
+            raise SourceFailed(
+                f"the DSN's parameter `{odd[1]}` is of another library and unknown to PostgreSQL: "
+                "leave it out"
+            ) from None
         # libpq quotes the part it cannot read, which may be of a password with an `@` or `/` in it.
         raise SourceFailed(
             "the DSN cannot be read; characters of a password such as @ : / ? # % are written as "
@@ -127,6 +137,7 @@ def connect(dsn: str, timeouts: Timeouts, **more: Any) -> Iterator[Connection[An
     )
     given["options"] = f"{given.get('options', '')} {options}".strip()
     given.setdefault("connect_timeout", str(max(2, int(timeouts.connect_s))))
+    given.setdefault("client_encoding", "UTF8")
     given["application_name"] = "aion-backup"
     try:
         with psycopg.connect(**{**given, **more}, autocommit=True) as connection:
@@ -181,6 +192,8 @@ def doorway(
     given.setdefault("connect_timeout", str(max(2, int(timeouts.connect_s))))
     given["application_name"] = "aion-backup"
     password = given.pop("password", None)
+    if password is not None:
+        given.pop("passfile", None)  # it would count more than the file that we name
     folder = Path(tempfile.mkdtemp(prefix="pg-", dir=private))
     try:
         env = environment()
