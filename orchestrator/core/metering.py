@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 
-from orchestrator.core import ledger
+from orchestrator.core import ledger, months
 from orchestrator.core.draft import Draft
 from orchestrator.core.durations import spoken
 from orchestrator.core.lives import Do, PowerPhase
@@ -99,15 +99,40 @@ def slept(draft: Draft, seconds: float) -> None:
 
 
 def reconfigured(draft: Draft) -> None:
-    """Forget the meters that are gone, and what they barred."""
-    for key in draft.fleet.meters.keys() - draft.config.meters.keys():
-        draft.meters[key] = None
-    for key in {**draft.fleet.meters, **draft.config.meters}:
+    """Close the books of meters that are gone, and lift what they barred; open those that are new.
+
+    The books are kept: what is written back into the file has used what it had used, and a month's
+    receipt stays whole.
+    """
+    old, new = draft.fleet.config.meters, draft.config.meters
+    for key in draft.fleet.meters.keys() - new.keys():
+        state = _closed(draft, old[key]) if key in old else _of(draft, key)
+        draft.meters[key] = state if months.lately(state.months, draft.now.wall) else None
+        draft.durable = True
+    for key in (new.keys() - old.keys()) & draft.fleet.meters.keys():
+        draft.meters[key] = _reopened(draft, new[key])
+    for key in {**draft.fleet.meters, **new}:
         draft.stirred[key] = None
-    _bar_all(draft, draft.config.meters.values())
+    _bar_all(draft, new.values())
     for name in _owners(draft.fleet.config) - _owners(draft.config):
         if draft.backends.get(name, draft.fleet.backends.get(name)) is not None:
             _bar(draft, name, ())
+
+
+def _closed(draft: Draft, spec: MeterSpec) -> MeterState:
+    """Spend what is reserved of a meter that is paid by time: what is on is only being stopped."""
+    state = _of(draft, spec.key)
+    wall = ledger.believed(state, draft.at, draft.now.wall)
+    if spec.rate_per_hour is None:
+        return ledger.settle(state, spec, wall)
+    return ledger.forfeit(state, spec, wall, at=draft.at)
+
+
+def _reopened(draft: Draft, spec: MeterSpec) -> MeterState:
+    """Take up books of long ago; what was left open when the daemon last ended is forfeited."""
+    state = replace(_of(draft, spec.key), offset=None, strange=None)
+    state = ledger.timed(state, draft.at, draft.now.wall)
+    return ledger.forfeit(state, spec, draft.now.wall, at=draft.at)
 
 
 def resumed(fleet: Fleet, now: Now) -> None:

@@ -67,6 +67,12 @@ def bounds(name: str, zone: str) -> tuple[float, float]:
     return instant(first, zone_of(zone)), instant(after, zone_of(zone))
 
 
+def lately(months: tuple[Month, ...], wall: float) -> bool:
+    """Say whether anything is known of a month that is still kept."""
+    oldest = name_of(wall - KEPT * 31 * 86400.0, "UTC")
+    return any(one.name >= oldest for one in months)
+
+
 def shares(begins: float, ends: float, zone: str) -> Iterator[tuple[str, float]]:
     """Yield the months that a time touches, each with how many seconds of it."""
     while begins < ends:

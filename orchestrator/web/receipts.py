@@ -13,6 +13,7 @@ from orchestrator.web.standing import rfc3339
 from orchestrator.web.views import Time, View
 
 OURSELVES = "aion"  # whose meters belong to no backend
+UNITS = {unit.value for unit in Unit}
 MONTHS = 12  # that are kept beside the present one
 
 
@@ -79,10 +80,12 @@ def receipt(fleet: Fleet, now: Now, month: str = "") -> ReceiptView:
     if month > present or (month not in known and month < _back(present)):
         kept = f"kept are the months from {known[0]} to {present}"
         raise Problem(404, "no_month", f"nothing is known of {month}; {kept}")
+    gone = _gone(fleet)
+    names = dict.fromkeys((*fleet.config.backends, *(one.backend or "" for one in gone)))
     backends = [
         one
-        for name in (*fleet.config.backends, OURSELVES)
-        if (one := _backend(fleet, name, month, now)) is not None
+        for name in (*names, OURSELVES)
+        if (one := _backend(fleet, gone, name, month, now)) is not None
     ]
     forecasts = [one.usd_forecast for one in backends if one.usd_forecast is not None]
     return ReceiptView(
@@ -104,16 +107,29 @@ def _known(fleet: Fleet) -> set[str]:
     return found | {one.name for power in powers for one in power.months}
 
 
+def _gone(fleet: Fleet) -> list[MeterSpec]:
+    """Give what was counted once and is no longer configured: it was spent all the same."""
+    found = []
+    for key in sorted(fleet.meters.keys() - fleet.config.meters.keys()):
+        backend, _, word = key.rpartition(":")
+        unit = Unit(word) if word in UNITS else Unit.REQUESTS
+        found.append(MeterSpec(key, unit, None, backend=backend, zone=fleet.config.timezone))
+    return found
+
+
 def _back(present: str) -> str:
     """Name the month twelve before this one."""
     year, _, number = present.partition("-")
     return f"{int(year) - 1}-{number}"
 
 
-def _backend(fleet: Fleet, name: str, month: str, now: Now) -> BackendReceipt | None:
+def _backend(
+    fleet: Fleet, gone: list[MeterSpec], name: str, month: str, now: Now
+) -> BackendReceipt | None:
     """Give a backend's part; None where it has no meter and cannot be started."""
     mine = None if name == OURSELVES else name
     specs = [spec for spec in fleet.config.meters.values() if spec.backend == mine]
+    specs += [one for one in gone if one.backend == name and _took(fleet, one, month)]
     spec = fleet.config.backends.get(name)
     power = _power(fleet, name, month, now) if spec is not None and spec.powered else None
     if not specs and power is None:
@@ -130,6 +146,10 @@ def _backend(fleet: Fleet, name: str, month: str, now: Now) -> BackendReceipt | 
         usd_forecast=None if dollars is None else dollars.forecast,
         meters=list(rows.values()),
     )
+
+
+def _took(fleet: Fleet, spec: MeterSpec, month: str) -> bool:
+    return any(one.name == month for one in fleet.meters[spec.key].months)
 
 
 def _metered_s(specs: list[MeterSpec], rows: dict[str, MeterReceipt]) -> float | None:
@@ -168,7 +188,7 @@ def _meter(fleet: Fleet, spec: MeterSpec, month: str, now: Now) -> MeterReceipt:
         counted=round(counted, 6),
         corrected=round(found.corrected, 6),
         total=round(total, 6),
-        forecast=round(_forecast(spec, state, total, wall), 6) if present else None,
+        forecast=round(_forecast(fleet, spec, state, total, wall), 6) if present else None,
         said=found.said,
         said_at=None if found.said_at is None else _time(found.said_at),
         ours=None if found.said is None else round(found.ours, 6),
@@ -176,8 +196,10 @@ def _meter(fleet: Fleet, spec: MeterSpec, month: str, now: Now) -> MeterReceipt:
     )
 
 
-def _forecast(spec: MeterSpec, state: MeterState, total: float, wall: float) -> float:
+def _forecast(fleet: Fleet, spec: MeterSpec, state: MeterState, total: float, wall: float) -> float:
     """Say what the month comes to if it goes on as of late, or until nothing is left for good."""
+    if spec.key not in fleet.config.meters:
+        return total
     left_s = bounds(name_of(wall, spec.zone), spec.zone)[1] - wall
     more = meters.learned_per_hour(state, spec, wall) * left_s / 3600
     rest = meters.usable(state, spec, wall)

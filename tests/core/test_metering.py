@@ -141,8 +141,60 @@ def test_a_meter_that_is_gone_bars_nobody():
     world.give(Reconfigured(replace(world.fleet.config, meters={})))
     run(world, 8)
     assert world.fleet.backends["a"].exhausted_until is None
-    assert world.fleet.meters == {}
     assert "meter_spent:a:requests" not in world.fleet.incidents
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_is_taken_out_of_the_file_and_put_back_has_used_what_it_had(restarted):
+    world = metered(CALLS, RENT)
+    of_kind(world, registers=True)
+    session(world, world.at)
+    world.give(Spent((("a:requests", 70.0),)))
+    run(world, 2 * HOUR)
+    full = world.fleet.config
+    world.give(Reconfigured(replace(full, meters={})))
+    session(world, None)
+    run(world, 60)
+    if restarted:
+        config, meters = world.fleet.config, world.fleet.meters
+        world.fleet = resumed(config, world.now, meters=dict(meters))
+    run(world, 600)
+    world.give(Reconfigured(full))
+    run(world, 60)
+    assert is_used(world, "a:requests") == 70
+    spent = is_used(world, "a:usd")
+    assert 1 <= spent <= 1 + 0.5 * 0.3, "two hours, and what was reserved of the third"
+    assert [round(month.counted, 3) for month in world.fleet.meters["a:usd"].months] == [
+        pytest.approx(spent, abs=0.001)
+    ]
+
+
+def test_what_the_last_life_left_open_of_a_meter_that_is_gone_is_spent_when_it_comes_back():
+    world = metered(RENT)
+    of_kind(world, registers=True)
+    session(world, world.at)
+    run(world, 60)
+    meters, full = dict(world.fleet.meters), world.fleet.config
+    assert meters["a:usd"].block is not None
+    gone = replace(full, meters={})
+    world.at += 30 * 24 * HOUR
+    world.fleet = resumed(gone, world.now, meters=meters)
+    world.give(Reconfigured(full))
+    run(world, 60)
+    assert is_used(world, "a:usd") == pytest.approx(meters["a:usd"].block.amount)
+
+
+def test_the_books_of_a_meter_that_was_never_used_or_is_gone_for_years_are_thrown_away():
+    world = metered(CALLS)
+    world.give(Reconfigured(replace(world.fleet.config, meters={})))
+    assert world.fleet.meters == {}
+    world = metered(CALLS)
+    world.give(Spent((("a:requests", 1.0),)))
+    world.give(Reconfigured(replace(world.fleet.config, meters={})))
+    assert list(world.fleet.meters) == ["a:requests"]
+    world.at += 500 * 24 * HOUR
+    world.give(Reconfigured(world.fleet.config))
+    assert world.fleet.meters == {}
 
 
 def test_what_nobody_knows_is_not_counted():

@@ -49,6 +49,7 @@ NETS: dict[str, tuple[str, ...]] = {
     "power_told": ("tests/core/test_power_told.py",),
     "power": ("tests/core/test_power.py",),
     "budgets": ("tests/core/test_power_budgets.py",),
+    "metering": ("tests/core/test_metering.py",),
     "hours": ("tests/core/test_onhours.py",),
     "months": ("tests/core/test_months.py",),
     "ends": ("tests/core/test_power_ends.py",),
@@ -1339,6 +1340,14 @@ FISH = (
         "        _put(draft, spec, opened)",
         "        _put(draft, spec, state)",
         ("budgets",),
+    ),
+    Fish(
+        "taken out of the file, and given anew",
+        "what is written back into the file has used what it had used",
+        METERING,
+        "draft.meters[key] = state if months.lately(state.months, draft.now.wall) else None",
+        "draft.meters[key] = None",
+        ("metering",),
     ),
     Fish(
         "two services, two starts",

@@ -60,6 +60,24 @@ def test_a_month_says_what_it_took_and_what_it_comes_to():
     run(test)
 
 
+def test_what_is_taken_out_of_the_file_stays_in_the_receipt_of_its_month():
+    async def test(site):
+        await metered(site)
+        config, gone = site.stand.fleet.config, MeterSpec("rented:usd", Unit.USD, 9.0)
+        rented = replace(gone, backend="rented")
+        site.stand.feed(Reconfigured(replace(config, meters={**config.meters, gone.key: rented})))
+        site.stand.feed(Spent(((gone.key, 2.5), ("lab:requests", 1.0))))
+        site.stand.feed(Reconfigured(replace(config, meters={})))
+        found = (await site.admin.get("/api/meters?month=")).json()
+        lab, other = found["backends"]
+        assert (lab["backend"], [one["total"] for one in lab["meters"]]) == ("lab", [86])
+        assert (other["backend"], other["usd"], other["starts"]) == ("rented", 2.5, None)
+        assert (found["usd"], found["usd_forecast"]) == (2.5, 2.5)
+        assert (await site.admin.get("/api/meters")).json() == []
+
+    run(test)
+
+
 @pytest.mark.parametrize(
     ("month", "status", "says"),
     [
