@@ -15,8 +15,9 @@ from typing import Any, Protocol
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
-from orchestrator.core.model import Backend, Observation
+from orchestrator.core.model import Observation
 from orchestrator.core.powering import PowerReport
+from orchestrator.core.specs import Backend
 from orchestrator.errors import ChildFailed
 
 

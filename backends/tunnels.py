@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Final
 from urllib.parse import urlsplit
 
-from orchestrator.core.model import HealthPolicy
+from orchestrator.core.specs import HealthPolicy
 
 USUAL: Final = ("*.trycloudflare.com", "*.ngrok-free.app", "*.ngrok-free.dev", "*.ngrok.app")
 """Where a notebook may register unless its configuration says otherwise."""

@@ -13,17 +13,9 @@ from benchmarks.turns import Took, one_core
 from benchmarks.world import Row, limited, quantile
 from orchestrator.core.lives import Session
 from orchestrator.core.meters import MeterSpec, Unit
-from orchestrator.core.model import (
-    Backend,
-    BackendState,
-    Fleet,
-    FleetConfig,
-    Health,
-    Now,
-    Service,
-    Tier,
-)
+from orchestrator.core.model import BackendState, Fleet, Health, Now
 from orchestrator.core.planner import plan
+from orchestrator.core.specs import Backend, FleetConfig, Service, Tier
 from orchestrator.core.windows import Per, Window
 from orchestrator.web.planning import plan_view
 

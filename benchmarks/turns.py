@@ -21,16 +21,8 @@ from benchmarks.baseline import Beside, beside
 from benchmarks.world import Base, Row, limited, quantile
 from orchestrator.core.events import Observed, Tick
 from orchestrator.core.fleet import resumed
-from orchestrator.core.model import (
-    Backend,
-    FleetConfig,
-    HealthPolicy,
-    Now,
-    Observation,
-    Service,
-    Source,
-    Verdict,
-)
+from orchestrator.core.model import Now, Observation, Source, Verdict
+from orchestrator.core.specs import Backend, FleetConfig, HealthPolicy, Service
 from orchestrator.edge.clock import SystemClock
 from orchestrator.edge.log import Log
 from orchestrator.edge.store import Store, in_thread

@@ -45,9 +45,10 @@ from orchestrator.core.events import (
 from orchestrator.core.fleet import resumed
 from orchestrator.core.health import ALIVE, next_canary_s, next_probe_s
 from orchestrator.core.lives import Session
-from orchestrator.core.model import FleetConfig, Health, Now, Source
+from orchestrator.core.model import Health, Now, Source
 from orchestrator.core.powering import AskPower, StartBackend, StopBackend
 from orchestrator.core.registry import Left
+from orchestrator.core.specs import FleetConfig
 from orchestrator.edge.alerts import AlertSettings, Courier
 from orchestrator.edge.clock import CarriedClock
 from orchestrator.edge.controls import Controls

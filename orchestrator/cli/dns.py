@@ -129,7 +129,8 @@ async def _look(settings: DnsSettings, seen: Mapping[str, Any]) -> tuple[Sequenc
 
 
 def _publication(seen: Mapping[str, Any]) -> Publication:
-    from orchestrator.core.model import Publication, Target
+    from orchestrator.core.model import Publication
+    from orchestrator.core.specs import Target
 
     def targets(name: str) -> tuple[Target, ...]:
         return tuple(Target(one["type"], one["content"]) for one in seen[name])

@@ -15,8 +15,9 @@ from orchestrator.cli.checkup import SYSTEM_CONFIG, SYSTEM_STATE
 from orchestrator.cli.times import BadTime, duration
 from orchestrator.core.boots import boot_s
 from orchestrator.core.configuring import resumed
-from orchestrator.core.model import Fleet, FleetConfig, Health, Now
+from orchestrator.core.model import Fleet, Health, Now
 from orchestrator.core.quiet import quiet_until
+from orchestrator.core.specs import FleetConfig
 from orchestrator.edge.alerts import zone_of
 from orchestrator.edge.peek import Peek, peek
 from orchestrator.errors import ConfigError, StoreError

@@ -14,19 +14,16 @@ from orchestrator.core.events import Deliver, Reconcile
 from orchestrator.core.health import Lease, lease
 from orchestrator.core.lives import PowerPhase
 from orchestrator.core.model import (
-    Backend,
     BackendState,
     Health,
     Notice,
     NoticeKind,
     Phase,
     Rotation,
-    Service,
     ServiceState,
     Severity,
-    Target,
-    Tier,
 )
+from orchestrator.core.specs import Backend, Service, Target, Tier
 
 TIERS = list(Tier)
 FRESH_S = 10.0  # after a start, how long a preferred backend's first word is waited for

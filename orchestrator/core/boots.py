@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from orchestrator.core.lives import PowerPhase
-from orchestrator.core.model import Backend, BackendState
+from orchestrator.core.model import BackendState
+from orchestrator.core.specs import Backend
 
 BOOT_S = 300.0  # how long a start takes, as long as none is known
 UNDER_WAY = (PowerPhase.STARTING, PowerPhase.ON)

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from orchestrator.core.durations import spoken
-from orchestrator.core.model import Health, Pin, Tier
+from orchestrator.core.model import Health, Pin
+from orchestrator.core.specs import Tier
 
 MOVES_AN_HOUR = 2
 APART_S = 60.0

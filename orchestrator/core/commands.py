@@ -27,10 +27,11 @@ from orchestrator.core.events import (
     SyncDns,
     Unpin,
 )
-from orchestrator.core.model import Health, Incident, Phase, Pin, Planned, Rotation, Service
+from orchestrator.core.model import Health, Incident, Phase, Pin, Planned, Rotation
 from orchestrator.core.refusal import Refused, known
 from orchestrator.core.review import PLANNED, review
 from orchestrator.core.rotation import advance, rewind, rotate
+from orchestrator.core.specs import Service
 
 HOLD_S = 3600.0  # a manual failover stands this long before failback may undo it
 

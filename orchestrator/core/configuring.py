@@ -11,20 +11,18 @@ from orchestrator.core.health import ALIVE
 from orchestrator.core.lives import Session, Token
 from orchestrator.core.meters import MeterState
 from orchestrator.core.model import (
-    Backend,
     BackendState,
     Fleet,
-    FleetConfig,
     Health,
     Incident,
     Notice,
     Now,
-    Service,
     ServiceState,
     World,
 )
 from orchestrator.core.rotation import rewound
 from orchestrator.core.sessions import drop_pending, end, tokens_of, woken
+from orchestrator.core.specs import Backend, FleetConfig, Service
 
 REMOVED = "its backend is not configured any more"
 

@@ -12,10 +12,11 @@ from orchestrator.core.demand import TIERS
 from orchestrator.core.health import ALIVE
 from orchestrator.core.lives import PowerPhase, Session
 from orchestrator.core.meters import MeterSpec, Unit
-from orchestrator.core.model import Backend, BackendState, Fleet, Health, Now, Tier
+from orchestrator.core.model import BackendState, Fleet, Health, Now
 from orchestrator.core.onhours import spans
 from orchestrator.core.purses import Draws, draws_of, hours_left
 from orchestrator.core.spans import Span
+from orchestrator.core.specs import Backend, Tier
 
 BY_HAND_S = 600.0  # from asking a human to being up, where that was never measured
 COMING = (Health.UNKNOWN, Health.STARTING, Health.WARMING)

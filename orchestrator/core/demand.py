@@ -20,9 +20,10 @@ from orchestrator.core.draft import Draft
 from orchestrator.core.durations import spoken
 from orchestrator.core.health import ALIVE
 from orchestrator.core.lives import Power, PowerPhase
-from orchestrator.core.model import Backend, BackendState, Health, Service, Tier
+from orchestrator.core.model import BackendState, Health
 from orchestrator.core.onhours import until
 from orchestrator.core.queueing import overdue
+from orchestrator.core.specs import Backend, Service, Tier
 
 COMING_S = 900.0  # what loads for longer than this is not coming
 UNSEEN_S = 60.0  # what nobody looked at yet is waited for

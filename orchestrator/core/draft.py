@@ -11,11 +11,9 @@ from orchestrator.core.health import ALIVE
 from orchestrator.core.lives import PastSession, Token
 from orchestrator.core.meters import MeterState
 from orchestrator.core.model import (
-    Backend,
     BackendState,
     Clocks,
     Fleet,
-    FleetConfig,
     Health,
     Incident,
     Notice,
@@ -23,6 +21,7 @@ from orchestrator.core.model import (
     ServiceState,
     World,
 )
+from orchestrator.core.specs import Backend, FleetConfig
 
 NOTHING = Turn()
 K = TypeVar("K")

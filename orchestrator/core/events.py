@@ -11,16 +11,15 @@ from orchestrator.core.model import (
     BackendState,
     Clocks,
     DnsTrouble,
-    FleetConfig,
     Incident,
     Notice,
     Observation,
     ServiceState,
-    Target,
     World,
 )
 from orchestrator.core.powering import PowerCommand, PowerEffect, PowerReported
 from orchestrator.core.registry import RegistryCommand, RegistryEvent
+from orchestrator.core.specs import FleetConfig, Target
 
 # ── events ──────────────────────────────────────────────────────────────────────────────────────
 

@@ -24,18 +24,11 @@ from orchestrator.core.events import (
 )
 from orchestrator.core.health import ALIVE, CANARY_FALL, Lease, lease
 from orchestrator.core.lives import Session
-from orchestrator.core.model import (
-    Backend,
-    BackendState,
-    Fleet,
-    Health,
-    Observation,
-    Source,
-    Verdict,
-)
+from orchestrator.core.model import BackendState, Fleet, Health, Observation, Source, Verdict
 from orchestrator.core.registry import Challenged, Heartbeat
 from orchestrator.core.rotation import rewind
 from orchestrator.core.sessions import LOADING_S, current
+from orchestrator.core.specs import Backend
 
 FRESH_EVIDENCE_S = 1.0  # being online this long before a failure began still counts
 REMOTE_OK_EVERY_S = 0.5  # how finely the last remote success is remembered

@@ -10,8 +10,8 @@ from orchestrator.core.coverage import DRAINED, Means
 from orchestrator.core.durations import spoken
 from orchestrator.core.filling import SPENT, WORTH_A_BOOT_S, WORTH_A_HUMAN_S, Starter
 from orchestrator.core.hours import clock
-from orchestrator.core.model import FleetConfig, Tier
 from orchestrator.core.spans import Span
+from orchestrator.core.specs import FleetConfig, Tier
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from dataclasses import replace
 from enum import StrEnum
 
 from orchestrator.core.lives import Session
-from orchestrator.core.model import BackendState, Health, HealthPolicy, Observation, Source, Verdict
+from orchestrator.core.model import BackendState, Health, Observation, Source, Verdict
+from orchestrator.core.specs import HealthPolicy
 
 HOUR_S = 3600.0
 FLAPS = 3  # falls within an hour that are flapping

@@ -26,8 +26,9 @@ from orchestrator.core.meters import (
     usable,
     used,
 )
-from orchestrator.core.model import BackendState, Fleet, FleetConfig, Now
+from orchestrator.core.model import BackendState, Fleet, Now
 from orchestrator.core.orders import order
+from orchestrator.core.specs import FleetConfig
 from orchestrator.core.windows import Per
 
 LONG_S = 60.0  # a changed end of a quota is worth a line if it changed by more than this

@@ -24,9 +24,9 @@ from orchestrator.core.model import (
     NoticeKind,
     ServiceState,
     Severity,
-    Tier,
 )
 from orchestrator.core.purses import hours_left
+from orchestrator.core.specs import Tier
 
 REFUSED_S = 20.0  # a provider that does not let us for so long
 UNREAD_S = 900.0  # a provider that does not say for so long how a backend is

@@ -19,9 +19,10 @@ from orchestrator.core.demand import TIERS
 from orchestrator.core.filling import ENDS, UNNEEDED, Run, Starter, fill, up_moments
 from orchestrator.core.gaps import Gap, gap_of
 from orchestrator.core.hours import awake
-from orchestrator.core.model import Fleet, Now, Service, ServiceState
+from orchestrator.core.model import Fleet, Now, ServiceState
 from orchestrator.core.purses import Purses
 from orchestrator.core.spans import Span, joined, without
+from orchestrator.core.specs import Service
 
 SOON_S = 1800.0  # who follows one that ends so soon follows because it ends
 SWITCHED_S = 3600.0  # what the operator moved by hand is not undone for so long

@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from orchestrator.core.model import Drift, Publication, Target
+from orchestrator.core.model import Publication
+from orchestrator.core.specs import Drift, Target
 from orchestrator.core.targets import (
     ADDRESS_TYPES,
     distinct,

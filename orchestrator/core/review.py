@@ -19,7 +19,8 @@ from orchestrator.core.assignment import (
 from orchestrator.core.choice import HOUR_S, Candidate, Choice, Rank, choose
 from orchestrator.core.draft import Draft
 from orchestrator.core.events import ProbeSoon, Reconcile
-from orchestrator.core.model import Health, Phase, Service, ServiceState
+from orchestrator.core.model import Health, Phase, ServiceState
+from orchestrator.core.specs import Service
 
 START_S = 30.0  # after a start, by when everything is decided
 SHOWN_S = 5.0  # for so long an answer is one of this moment

@@ -15,17 +15,10 @@ from orchestrator.core.durations import spoken
 from orchestrator.core.events import Answer, Deliver, Prove, Rewire
 from orchestrator.core.health import ALIVE
 from orchestrator.core.lives import PastSession, Session, Token
-from orchestrator.core.model import (
-    Backend,
-    BackendState,
-    FleetConfig,
-    Health,
-    Notice,
-    NoticeKind,
-    Severity,
-)
+from orchestrator.core.model import BackendState, Health, Notice, NoticeKind, Severity
 from orchestrator.core.refusal import Refused, known
 from orchestrator.core.registry import Left, MintToken, Proved, Register, RevokeTokens
+from orchestrator.core.specs import Backend, FleetConfig
 
 PENDING_S = 900.0  # a registration that did not prove itself by then is forgotten …
 LOADING_S = 3600.0  # … counted from when its agent last said that it loads, for so long at most

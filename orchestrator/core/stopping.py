@@ -9,10 +9,11 @@ from orchestrator.core import demand, queueing, whereabouts
 from orchestrator.core.draft import Draft
 from orchestrator.core.durations import spoken
 from orchestrator.core.lives import Do, Power, PowerPhase
-from orchestrator.core.model import Backend, BackendState, Health, Tier
+from orchestrator.core.model import BackendState, Health
 from orchestrator.core.orders import order
 from orchestrator.core.power import ASK_FAST_S, ASK_LOST_S, LATER_S, RUNS, failed, of, put
 from orchestrator.core.powering import StopBackend
+from orchestrator.core.specs import Backend, Tier
 
 DEAD_S = 300.0  # what we started and is down for so long is no use any more
 SAVE_S = 120.0  # its agent may save before it is stopped

@@ -8,12 +8,12 @@ from orchestrator.core.draft import Draft
 from orchestrator.core.durations import spoken
 from orchestrator.core.events import Answer
 from orchestrator.core.lives import Do, PowerPhase
-from orchestrator.core.model import Backend
 from orchestrator.core.orders import tell
 from orchestrator.core.power import RUNS, of, put
 from orchestrator.core.powering import Halt, Start
 from orchestrator.core.refusal import Refused, known
 from orchestrator.core.registry import Tell
+from orchestrator.core.specs import Backend
 from orchestrator.core.starting import launch
 from orchestrator.core.stopping import stop
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from orchestrator.core.addresses import why_not_public
-from orchestrator.core.model import Target
+from orchestrator.core.specs import Target
 
 ADDRESS_TYPES = ("A", "AAAA", "CNAME")
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from orchestrator.core.draft import Draft
 from orchestrator.core.lives import Power, PowerPhase
-from orchestrator.core.model import Backend, Target
+from orchestrator.core.specs import Backend, Target
 from orchestrator.core.targets import same
 
 AWAY_FIRST_S = 15.0  # a stop waits so long at most for the name to have moved away

@@ -14,7 +14,8 @@ from typing import Protocol
 
 from orchestrator.core.configuring import resumed
 from orchestrator.core.events import Turn
-from orchestrator.core.model import AlertPolicy, FleetConfig, Health, Notice, NoticeKind, Now
+from orchestrator.core.model import Health, Notice, NoticeKind, Now
+from orchestrator.core.specs import AlertPolicy, FleetConfig
 from orchestrator.outlook.lives import Death, End, Fate, Habits
 from orchestrator.outlook.machines import Machines, Rented
 from orchestrator.outlook.person import LEISURE_S, Person

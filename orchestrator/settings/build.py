@@ -10,7 +10,7 @@ from pathlib import Path as File
 from backends import powered, registers
 from backends.base import Plan
 from jobs.base import DeadmanSettings, KeepaliveSettings
-from orchestrator.core.model import (
+from orchestrator.core.specs import (
     AlertPolicy,
     Backend,
     DnsPolicy,

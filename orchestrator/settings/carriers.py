@@ -9,7 +9,7 @@ from pathlib import Path
 
 from backends.base import Plan
 from jobs.base import BackupSettings, DeadmanSettings, KeepaliveSettings
-from orchestrator.core.model import FleetConfig
+from orchestrator.core.specs import FleetConfig
 from orchestrator.edge.alerts import AlertSettings
 from orchestrator.edge.dns.base import DnsSettings
 from orchestrator.settings.credentials import ensure_admin_token

@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Iterator
 
 from backends import powered, registers
-from orchestrator.core.model import Target
+from orchestrator.core.specs import Target
 from orchestrator.core.targets import is_host, unsafe_target
 from orchestrator.settings.positions import Path
 from orchestrator.settings.problems import Problem, dotted

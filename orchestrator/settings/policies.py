@@ -6,7 +6,7 @@ from typing import Final
 
 from backends import CANARYLESS
 from backends.tunnels import METERED_S, metered
-from orchestrator.core.model import HealthPolicy
+from orchestrator.core.specs import HealthPolicy
 from orchestrator.settings.schema import Backend, BackendHealth, Health, Settings
 
 MONTH_S: Final = 30 * 86400.0

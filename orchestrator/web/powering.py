@@ -11,7 +11,8 @@ from orchestrator.core.boots import boot_s
 from orchestrator.core.durations import spoken
 from orchestrator.core.hours import clock
 from orchestrator.core.lives import Power, PowerPhase
-from orchestrator.core.model import Backend, BackendState, Fleet, Now
+from orchestrator.core.model import BackendState, Fleet, Now
+from orchestrator.core.specs import Backend
 from orchestrator.web.standing import rfc3339
 from orchestrator.web.viewing import Time, View
 

@@ -13,7 +13,8 @@ from orchestrator.core.assignment import candidate
 from orchestrator.core.choice import Candidate, Rank
 from orchestrator.core.draft import Draft
 from orchestrator.core.health import ALIVE
-from orchestrator.core.model import Backend, BackendState, Fleet, Health, Now, Service, Tier
+from orchestrator.core.model import BackendState, Fleet, Health, Now
+from orchestrator.core.specs import Backend, Service, Tier
 
 
 class State(StrEnum):

@@ -11,15 +11,8 @@ from collections.abc import Callable, Mapping
 from orchestrator.core.choice import explain
 from orchestrator.core.coverage import by_hand_s
 from orchestrator.core.metering import FOR_GOOD_S
-from orchestrator.core.model import (
-    BackendState,
-    Fleet,
-    Incident,
-    Now,
-    Publication,
-    ServiceState,
-    Target,
-)
+from orchestrator.core.model import BackendState, Fleet, Incident, Now, Publication, ServiceState
+from orchestrator.core.specs import Target
 from orchestrator.web import standing, viewing
 from orchestrator.web.ports import EventRow, JobRow
 from orchestrator.web.powering import PowerView, power_view, words

@@ -10,7 +10,8 @@ from backends.api import RateLimits, rate_limits
 from backends.engines.answers import retry_after_s
 from backends.fake import Driver, Moment, parse
 from orchestrator.core.durations import seconds
-from orchestrator.core.model import HealthPolicy, Verdict
+from orchestrator.core.model import Verdict
+from orchestrator.core.specs import HealthPolicy
 from tests.backends.worlds import HandClock, TableHttp, driver, plan, ports, reply
 
 LIST = {"object": "list", "data": [{"id": "theirs"}]}

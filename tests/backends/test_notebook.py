@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from backends import identity, tunnels
 from backends.base import Ports, SessionPlan
 from backends.notebook import Driver, headers_of
-from orchestrator.core.model import HealthPolicy, Verdict
+from orchestrator.core.model import Verdict
+from orchestrator.core.specs import HealthPolicy
 from tests.backends.worlds import SESSION, HandClock, Middle, TableHttp, driver, plan, reply
 
 NONCE = "00ff"

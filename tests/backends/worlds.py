@@ -10,7 +10,7 @@ from typing import Any
 import backends
 from backends import identity
 from backends.base import Plan, Ports, Reply, SessionPlan, no_children, no_programs
-from orchestrator.core.model import Backend, HealthPolicy
+from orchestrator.core.specs import Backend, HealthPolicy
 from orchestrator.errors import Unreachable
 
 SESSION = SessionPlan("s-1", "https://fox.trycloudflare.com", identity.secret_of("s3cret"))

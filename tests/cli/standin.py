@@ -16,20 +16,17 @@ from pydantic import ValidationError
 
 from orchestrator.core.lives import PastSession, Session
 from orchestrator.core.model import (
-    Backend,
     BackendState,
     Fleet,
-    FleetConfig,
     Health,
     Incident,
     Now,
     Pin,
-    Service,
     ServiceState,
     Severity,
-    Tier,
     World,
 )
+from orchestrator.core.specs import Backend, FleetConfig, Service, Tier
 from orchestrator.web import bodies, metering, planning, receipts, session_views, views
 
 SECRET = "a-new-token-for-colab-0123456789-abcdefgh"

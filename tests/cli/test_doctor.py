@@ -16,7 +16,7 @@ from terminal import aion
 import backends
 from backends.base import Check, Plan, Ports
 from orchestrator.cli.reach import egress, of_its_kind
-from orchestrator.core.model import Backend, FleetConfig, HealthPolicy
+from orchestrator.core.specs import Backend, FleetConfig, HealthPolicy
 from orchestrator.errors import ChildFailed
 
 TEXT = """

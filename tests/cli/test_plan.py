@@ -14,15 +14,8 @@ from terminal import OnTerminal, aion
 from orchestrator.cli.plan import lanes
 from orchestrator.core.lives import Session
 from orchestrator.core.meters import MeterSpec, Unit
-from orchestrator.core.model import (
-    Backend,
-    BackendState,
-    Fleet,
-    FleetConfig,
-    Health,
-    Service,
-    World,
-)
+from orchestrator.core.model import BackendState, Fleet, Health, World
+from orchestrator.core.specs import Backend, FleetConfig, Service
 from orchestrator.web.planning import plan_view
 
 HOUR = 3600.0

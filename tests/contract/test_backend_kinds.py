@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 import backends
 from backends.base import Options
-from orchestrator.core.model import HealthPolicy, Observation, Source, Verdict
+from orchestrator.core.model import Observation, Source, Verdict
+from orchestrator.core.specs import HealthPolicy
 from tests.backends.worlds import SESSION, HandClock, TableHttp, driver, plan, reply
 
 LIST = {"object": "list", "data": [{"id": "theirs"}]}

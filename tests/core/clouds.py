@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from orchestrator.core.lives import Power, PowerPhase
-from orchestrator.core.model import Tier, Verdict
+from orchestrator.core.model import Verdict
 from orchestrator.core.powering import (
     Ask,
     AskPower,
@@ -15,6 +15,7 @@ from orchestrator.core.powering import (
     StartBackend,
     StopBackend,
 )
+from orchestrator.core.specs import Tier
 from tests.core.worlds import World, backend
 
 IDLE_S = 300.0

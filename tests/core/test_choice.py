@@ -5,7 +5,8 @@ import itertools
 import pytest
 
 from orchestrator.core.choice import Candidate, Rank, choose
-from orchestrator.core.model import Health, Pin, Tier
+from orchestrator.core.model import Health, Pin
+from orchestrator.core.specs import Tier
 
 AT = 10_000.0
 HEALTHS = tuple(Health)

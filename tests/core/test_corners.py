@@ -26,14 +26,13 @@ from orchestrator.core.model import (
     BackendState,
     DnsTrouble,
     Health,
-    HealthPolicy,
     NoticeKind,
     Pin,
     Source,
-    Target,
     Verdict,
 )
 from orchestrator.core.registry import Heartbeat
+from orchestrator.core.specs import HealthPolicy, Target
 from tests.core.worlds import DNS, START, World, backend, config, restarted
 
 BAD = Verdict.FAILED

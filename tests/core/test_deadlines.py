@@ -6,7 +6,8 @@ import pytest
 
 from orchestrator.core.events import AskControls, ControlsAnswered, Observed, ProbeSoon, Tick
 from orchestrator.core.health import JITTER, next_probe_s
-from orchestrator.core.model import HealthPolicy, Observation, Source, Verdict
+from orchestrator.core.model import Observation, Source, Verdict
+from orchestrator.core.specs import HealthPolicy
 from tests.core.worlds import World, backend, config
 
 CONTROLS_S = 3.0  # what a question takes of which two hang

@@ -31,19 +31,16 @@ from orchestrator.core.events import (
 )
 from orchestrator.core.fleet import step
 from orchestrator.core.model import (
-    DnsPolicy,
     DnsTrouble,
     Health,
-    HealthPolicy,
     Now,
     Observation,
     Phase,
     Pin,
     Source,
-    Target,
-    Tier,
     Verdict,
 )
+from orchestrator.core.specs import DnsPolicy, HealthPolicy, Target, Tier
 from tests.core.worlds import DNS, START, World, backend, config, drained, restarted
 
 BAD = Verdict.FAILED

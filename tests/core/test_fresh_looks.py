@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.core.events import Drain, Observed, Pause, PinTo, ProbeSoon, Resume, Unpin
-from orchestrator.core.model import HealthPolicy, Observation, Source, Verdict
+from orchestrator.core.model import Observation, Source, Verdict
+from orchestrator.core.specs import HealthPolicy
 from tests.core.worlds import World, backend, config
 
 SELDOM = HealthPolicy(interval_s=300.0, canary_s=None)  # as behind a host that counts requests

@@ -16,7 +16,8 @@ from orchestrator.core.health import (
     next_probe_s,
 )
 from orchestrator.core.lives import Session
-from orchestrator.core.model import BackendState, Health, HealthPolicy, Observation, Source, Verdict
+from orchestrator.core.model import BackendState, Health, Observation, Source, Verdict
+from orchestrator.core.specs import HealthPolicy
 
 POLICY = HealthPolicy()
 OK, BAD, LOADING = Verdict.OK, Verdict.FAILED, Verdict.LOADING

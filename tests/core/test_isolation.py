@@ -6,8 +6,9 @@ import pytest
 
 from orchestrator.core.events import AskControls, Challenge, ControlsAnswered, Observed, ProbeSoon
 from orchestrator.core.lives import Session
-from orchestrator.core.model import BackendState, Health, HealthPolicy, Observation, Source, Verdict
+from orchestrator.core.model import BackendState, Health, Observation, Source, Verdict
 from orchestrator.core.registry import Challenged, Heartbeat
+from orchestrator.core.specs import HealthPolicy
 from tests.core.worlds import START, World, backend, config
 
 BAD = Verdict.FAILED

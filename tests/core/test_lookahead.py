@@ -9,8 +9,9 @@ from zoneinfo import ZoneInfo
 from orchestrator.core.events import Acknowledge
 from orchestrator.core.lives import Session, Token
 from orchestrator.core.meters import MeterSpec, Unit
-from orchestrator.core.model import BackendState, Health, NoticeKind, Severity, Tier
+from orchestrator.core.model import BackendState, Health, NoticeKind, Severity
 from orchestrator.core.registry import Proved, Register
+from orchestrator.core.specs import Tier
 from orchestrator.core.windows import EVER
 from tests.core.worlds import POLICY, World, backend, config
 

@@ -14,7 +14,8 @@ from orchestrator.core.events import (
     Pause,
     Reconfigured,
 )
-from orchestrator.core.model import AlertPolicy, NoticeKind, Severity, Verdict
+from orchestrator.core.model import NoticeKind, Severity, Verdict
+from orchestrator.core.specs import AlertPolicy
 from tests.core.worlds import World, backend, config
 
 BAD = Verdict.FAILED

@@ -8,9 +8,9 @@ import pytest
 from orchestrator.core.events import Drain, Failover, Pause, PinTo, Resume
 from orchestrator.core.lives import PowerPhase
 from orchestrator.core.meters import MeterSpec, ProviderSaid, Unit
-from orchestrator.core.model import Tier
 from orchestrator.core.onhours import OnHours, next_from, spans, until
 from orchestrator.core.powering import Halt
+from orchestrator.core.specs import Tier
 from tests.core.clouds import IDLE_S, Cloud, power, vm
 from tests.core.worlds import World, backend, config, restarted
 

@@ -14,20 +14,10 @@ from hypothesis import strategies as st
 
 from orchestrator.core.lives import Power, PowerPhase, Session
 from orchestrator.core.meters import MeterSpec, MeterState, Slot, Unit
-from orchestrator.core.model import (
-    Backend,
-    BackendState,
-    Fleet,
-    FleetConfig,
-    Health,
-    Now,
-    Pin,
-    Service,
-    ServiceState,
-    Tier,
-)
+from orchestrator.core.model import BackendState, Fleet, Health, Now, Pin, ServiceState
 from orchestrator.core.onhours import OnHours
 from orchestrator.core.planner import How, Plan, ServicePlan, plan
+from orchestrator.core.specs import Backend, FleetConfig, Service, Tier
 from orchestrator.core.windows import Per, Window, counts_until
 
 ZONE = "Europe/Lisbon"

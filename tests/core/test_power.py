@@ -19,7 +19,7 @@ from orchestrator.core.events import (
 )
 from orchestrator.core.lives import Do, PowerPhase, Session, Token
 from orchestrator.core.meters import MeterSpec, Unit
-from orchestrator.core.model import Health, HealthPolicy, Severity, Source, Tier, Verdict
+from orchestrator.core.model import Health, Severity, Source, Verdict
 from orchestrator.core.powering import (
     Ask,
     AskPower,
@@ -32,6 +32,7 @@ from orchestrator.core.powering import (
     StopBackend,
 )
 from orchestrator.core.registry import Proved, Register
+from orchestrator.core.specs import HealthPolicy, Tier
 from tests.core.clouds import IDLE_S, Cloud, power, put, vm
 from tests.core.worlds import DNS, World, backend, config, restarted
 

@@ -19,8 +19,9 @@ from orchestrator.core.meters import (
     usable,
     used,
 )
-from orchestrator.core.model import Fleet, Service, Tier, Verdict
+from orchestrator.core.model import Fleet, Verdict
 from orchestrator.core.powering import Halt, Start, StartBackend
+from orchestrator.core.specs import Service, Tier
 from tests.core.clouds import Cloud, power, vm
 from tests.core.worlds import World, backend, config
 

@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 
 from orchestrator.core.events import Drain, Pause, Resume
 from orchestrator.core.lives import PowerPhase
-from orchestrator.core.model import Tier, Verdict
+from orchestrator.core.model import Verdict
 from orchestrator.core.powering import Halt, Start, StartBackend
+from orchestrator.core.specs import Tier
 from tests.core.clouds import Cloud, power, put, vm
 from tests.core.worlds import World, backend, config, restarted
 

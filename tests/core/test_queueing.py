@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.core.lives import PowerPhase, Session
-from orchestrator.core.model import Tier
 from orchestrator.core.powering import (
     Ask,
     AskPower,
@@ -18,6 +17,7 @@ from orchestrator.core.powering import (
     StopBackend,
 )
 from orchestrator.core.queueing import BEGUN_S, LOADING_S, LONGEST_S, PATIENCE_S
+from orchestrator.core.specs import Tier
 from tests.core.worlds import World, backend, config
 
 KAGGLE, DEAR = "kaggle", "dear"

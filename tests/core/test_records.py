@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.core.model import Drift, Publication, Target
+from orchestrator.core.model import Publication
 from orchestrator.core.records import (
     ERA,
     MAX_CHANGES,
@@ -20,6 +20,7 @@ from orchestrator.core.records import (
     signature,
     unsafe,
 )
+from orchestrator.core.specs import Drift, Target
 from orchestrator.core.targets import ADDRESS_TYPES, said, same
 
 NOW = 1_000_000.0

@@ -17,7 +17,8 @@ from orchestrator.core.events import (
     Resume,
     Switchover,
 )
-from orchestrator.core.model import Health, HealthPolicy, Phase, Source, Verdict
+from orchestrator.core.model import Health, Phase, Source, Verdict
+from orchestrator.core.specs import HealthPolicy
 from tests.core.worlds import DNS, World, backend, config, drained
 
 BAD = Verdict.FAILED

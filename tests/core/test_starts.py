@@ -13,16 +13,8 @@ from orchestrator.core.events import (
     Reconfigured,
     Resume,
 )
-from orchestrator.core.model import (
-    DnsPolicy,
-    Health,
-    HealthPolicy,
-    NoticeKind,
-    Observation,
-    Source,
-    Target,
-    Verdict,
-)
+from orchestrator.core.model import Health, NoticeKind, Observation, Source, Verdict
+from orchestrator.core.specs import DnsPolicy, HealthPolicy, Target
 from tests.core.worlds import DNS, World, backend, config, restarted
 
 BAD = Verdict.FAILED

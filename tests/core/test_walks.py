@@ -32,17 +32,8 @@ from orchestrator.core.events import (
     Unpin,
 )
 from orchestrator.core.fleet import apply, step
-from orchestrator.core.model import (
-    DnsTrouble,
-    Health,
-    HealthPolicy,
-    Now,
-    Observation,
-    Source,
-    Target,
-    Tier,
-    Verdict,
-)
+from orchestrator.core.model import DnsTrouble, Health, Now, Observation, Source, Verdict
+from orchestrator.core.specs import HealthPolicy, Target, Tier
 from tests.core.worlds import DNS, World, backend, config
 
 NAMES = "abc"

@@ -7,8 +7,9 @@ import pytest
 from orchestrator.core.events import DnsAttempting, DnsConfirmed, DnsTroubled, Pause, PinTo
 from orchestrator.core.lives import PowerPhase
 from orchestrator.core.meters import MeterSpec, ProviderSaid, Unit
-from orchestrator.core.model import DnsTrouble, Target
+from orchestrator.core.model import DnsTrouble
 from orchestrator.core.powering import Halt
+from orchestrator.core.specs import Target
 from orchestrator.core.whereabouts import AWAY_FIRST_S, at
 from tests.core.clouds import Cloud, power, vm
 from tests.core.worlds import DNS, World, backend, config, restarted

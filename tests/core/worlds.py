@@ -6,20 +6,8 @@ from collections.abc import Callable, Sequence
 
 from orchestrator.core.events import Effect, Entry, Event, Observed, ProbeSoon, Tick, Turn
 from orchestrator.core.fleet import apply, resumed, step
-from orchestrator.core.model import (
-    Backend,
-    DnsPolicy,
-    Fleet,
-    FleetConfig,
-    HealthPolicy,
-    Notice,
-    Now,
-    Observation,
-    Service,
-    Source,
-    Target,
-    Verdict,
-)
+from orchestrator.core.model import Fleet, Notice, Now, Observation, Source, Verdict
+from orchestrator.core.specs import Backend, DnsPolicy, FleetConfig, HealthPolicy, Service, Target
 
 START = 1_000_000.0
 POLICY = HealthPolicy(canary_s=None)

@@ -8,7 +8,8 @@ from backends.base import Reply
 from orchestrator.core.fleet import resumed
 from orchestrator.core.lives import Session
 from orchestrator.core.meters import EGRESS, MeterSpec, ProviderSaid, Spent, Unit
-from orchestrator.core.model import Backend, FleetConfig, Now, Observation, Service, Source, Verdict
+from orchestrator.core.model import Now, Observation, Source, Verdict
+from orchestrator.core.specs import Backend, FleetConfig, Service
 from orchestrator.core.windows import Per, Window
 from orchestrator.edge.counting import EGRESS_EVERY, REQUEST_BYTES, Counts
 

@@ -8,8 +8,8 @@ import pytest
 import backends
 from backends import identity
 from backends.base import Ports, SessionPlan
-from orchestrator.core.model import HealthPolicy
 from orchestrator.core.registry import Challenged, Proved
+from orchestrator.core.specs import HealthPolicy
 from orchestrator.edge.clock import SystemClock, SystemRandom
 from orchestrator.edge.http import AioHttp, public_only
 from orchestrator.edge.prover import Prover

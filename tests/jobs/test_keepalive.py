@@ -15,7 +15,8 @@ from orchestrator.core.events import Spent
 from orchestrator.core.fleet import apply, resumed, step
 from orchestrator.core.lives import Session
 from orchestrator.core.meters import MeterSpec, Unit
-from orchestrator.core.model import Backend, FleetConfig, Health, HealthPolicy, Now, Service
+from orchestrator.core.model import Health, Now
+from orchestrator.core.specs import Backend, FleetConfig, HealthPolicy, Service
 from orchestrator.core.windows import Per, Window
 from orchestrator.edge.http import AioHttp, public_only
 from orchestrator.errors import BadReply, Unreachable

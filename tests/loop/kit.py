@@ -9,16 +9,8 @@ from pathlib import Path
 
 from backends.base import Reply
 from orchestrator.core.fleet import resumed
-from orchestrator.core.model import (
-    Backend,
-    FleetConfig,
-    HealthPolicy,
-    Now,
-    Observation,
-    Service,
-    Source,
-    Verdict,
-)
+from orchestrator.core.model import Now, Observation, Source, Verdict
+from orchestrator.core.specs import Backend, FleetConfig, HealthPolicy, Service
 from orchestrator.edge.store import Store, inline
 from orchestrator.errors import StoreError, Unreachable
 from orchestrator.loop import Loop

@@ -21,7 +21,8 @@ from orchestrator.core.events import (
     Tick,
 )
 from orchestrator.core.fleet import resumed
-from orchestrator.core.model import DnsTrouble, Health, Now, Target, Verdict
+from orchestrator.core.model import DnsTrouble, Health, Now, Verdict
+from orchestrator.core.specs import Target
 from orchestrator.edge.queries import Audit
 from orchestrator.edge.store import Store, inline
 from orchestrator.errors import Overloaded, StoreError

@@ -8,7 +8,8 @@ import contextlib
 from backends.base import Children
 from orchestrator.assembly import Assembly, Outside
 from orchestrator.core.meters import MeterSpec, Unit, used
-from orchestrator.core.model import FleetConfig, Health, HealthPolicy, Service, Source
+from orchestrator.core.model import Health, Source
+from orchestrator.core.specs import FleetConfig, HealthPolicy, Service
 from orchestrator.core.windows import Window
 from orchestrator.edge.clock import SystemClock, SystemRandom
 from orchestrator.edge.http import AioHttp

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from backends import identity
 from backends.base import Children, Plan
 from orchestrator.assembly import Assembly, Outside
-from orchestrator.core.model import FleetConfig, Health, HealthPolicy, Service
+from orchestrator.core.model import Health
 from orchestrator.core.registry import Register, RevokeTokens
+from orchestrator.core.specs import FleetConfig, HealthPolicy, Service
 from orchestrator.edge.alerts import AlertSettings
 from orchestrator.edge.clock import SystemClock, SystemRandom
 from orchestrator.edge.http import AioHttp, public_only

@@ -8,8 +8,9 @@ import pytest
 
 from orchestrator.core.configuring import resumed
 from orchestrator.core.meters import MeterSpec, Unit
-from orchestrator.core.model import HealthPolicy, Now, Tier
+from orchestrator.core.model import Now
 from orchestrator.core.onhours import OnHours
+from orchestrator.core.specs import HealthPolicy, Tier
 from orchestrator.core.windows import Per, Window
 from orchestrator.outlook.lives import Allowance, End, Habits, Rates
 from orchestrator.outlook.machines import Rented

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from orchestrator.core.model import HealthPolicy, Service, Tier
+from orchestrator.core.specs import HealthPolicy, Service, Tier
 from orchestrator.outlook.advice import advice, stretch
 from orchestrator.outlook.lives import NOTEBOOK, OWN, End, Habits, Rates
 from orchestrator.outlook.person import Person

@@ -6,7 +6,8 @@ import random  # noqa: TID251 - seeded, so the same each time
 
 import pytest
 
-from orchestrator.core.model import Health, HealthPolicy
+from orchestrator.core.model import Health
+from orchestrator.core.specs import HealthPolicy
 from orchestrator.outlook.scene import Way
 from tests.core.worlds import backend, config
 from tests.outlook.worlds import played, staged

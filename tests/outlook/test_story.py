@@ -9,8 +9,9 @@ from functools import partial
 import pytest
 
 from orchestrator.core.configuring import resumed
-from orchestrator.core.model import HealthPolicy, Now, Pin, ServiceState, Target
+from orchestrator.core.model import Now, Pin, ServiceState
 from orchestrator.core.quiet import quiet_until
+from orchestrator.core.specs import HealthPolicy, Target
 from orchestrator.outlook.story import Part, Setting, tell
 from orchestrator.outlook.whatif import parse
 from tests.core.worlds import DNS, backend, config

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from orchestrator.core.configuring import resumed
 from orchestrator.core.events import Turn
-from orchestrator.core.model import FleetConfig, Now
+from orchestrator.core.model import Now
+from orchestrator.core.specs import FleetConfig
 from orchestrator.outlook.scene import Watcher
 from orchestrator.outlook.stage import Stage
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core.model import Target, Tier
+from orchestrator.core.specs import Target, Tier
 from orchestrator.errors import ConfigError
 from orchestrator.settings import diff, find_path, load, study, with_admin_token
 from orchestrator.settings.effective import rows

@@ -10,8 +10,9 @@ from typing import Any
 
 from orchestrator.core.events import Answer, Command, Turn
 from orchestrator.core.lives import PowerPhase
-from orchestrator.core.model import DnsTrouble, Health, Notice, ServiceState, Tier
+from orchestrator.core.model import DnsTrouble, Health, Notice, ServiceState
 from orchestrator.core.records import Plan, signature
+from orchestrator.core.specs import Tier
 from orchestrator.edge.store import Saved
 from tests.simulation.machine import Machine
 from tests.simulation.notebooks import Call

@@ -20,13 +20,8 @@ from orchestrator.core.events import (
     PinTo,
     Turn,
 )
-from orchestrator.core.model import (
-    Health,
-    Incident,
-    Notice,
-    Severity,
-    Target,
-)
+from orchestrator.core.model import Health, Incident, Notice, Severity
+from orchestrator.core.specs import Target
 from tests.simulation import monitor
 from tests.simulation.cases import BOOK, Case, judge, sound, unsaid
 from tests.simulation.sabotage import (

@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 from webkit import START, Site, backend, run
 
-from orchestrator.core.model import FleetConfig, Service
 from orchestrator.core.registry import Proved
+from orchestrator.core.specs import FleetConfig, Service
 from orchestrator.web.carrier import RegisterSettings
 
 TOKENS = {"colab": "colab-token-0123456789abcdef", "kaggle": "kaggle-token-0123456789abcde"}

@@ -7,7 +7,8 @@ from webkit import TOKEN, Site, run, world
 
 from jobs.runner import JobView
 from orchestrator.core.events import Answer
-from orchestrator.core.model import DnsPolicy, FleetConfig, Service, Verdict
+from orchestrator.core.model import Verdict
+from orchestrator.core.specs import DnsPolicy, FleetConfig, Service
 from orchestrator.errors import ConfigError, Overloaded, StoreError, StoreFull
 
 

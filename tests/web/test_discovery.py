@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from webkit import Site, backend, run, serving, world
 
 from orchestrator.core.events import Observed, Pause, Reconfigured
-from orchestrator.core.model import FleetConfig, Observation, Service, Source, Verdict
+from orchestrator.core.model import Observation, Source, Verdict
+from orchestrator.core.specs import FleetConfig, Service
 from orchestrator.web.discovery import matches
 
 TAGS = st.text(alphabet=st.characters(min_codepoint=0x23, max_codepoint=0x7E), max_size=8)

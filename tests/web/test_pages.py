@@ -7,7 +7,8 @@ import httpx
 import pytest
 from webkit import Site, backend, run, serving
 
-from orchestrator.core.model import FleetConfig, Observation, Service, Source, Verdict
+from orchestrator.core.model import Observation, Source, Verdict
+from orchestrator.core.specs import FleetConfig, Service
 from orchestrator.errors import AionError
 from orchestrator.web.server import Server
 

@@ -7,15 +7,8 @@ from dataclasses import replace
 
 from orchestrator.core.lives import Session
 from orchestrator.core.meters import MeterSpec, Unit
-from orchestrator.core.model import (
-    Backend,
-    BackendState,
-    FleetConfig,
-    Health,
-    HealthPolicy,
-    Service,
-    Tier,
-)
+from orchestrator.core.model import BackendState, Health
+from orchestrator.core.specs import Backend, FleetConfig, HealthPolicy, Service, Tier
 from orchestrator.web.planning import still
 from tests.web.webkit import START, run
 

@@ -14,17 +14,8 @@ import httpx
 from orchestrator.core.events import Answer, Command, Event, Observed, Tick, Turn
 from orchestrator.core.fleet import apply, resumed, step
 from orchestrator.core.lives import PastSession
-from orchestrator.core.model import (
-    Backend,
-    FleetConfig,
-    HealthPolicy,
-    Now,
-    Observation,
-    Service,
-    Source,
-    Tier,
-    Verdict,
-)
+from orchestrator.core.model import Now, Observation, Source, Verdict
+from orchestrator.core.specs import Backend, FleetConfig, HealthPolicy, Service, Tier
 from orchestrator.edge.queries import Audit
 from orchestrator.web.app import Web, build, servers
 from orchestrator.web.carrier import WebSettings

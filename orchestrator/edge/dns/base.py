@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from orchestrator.core.model import Drift
 from orchestrator.core.records import Place, Plan, Record
+from orchestrator.core.specs import Drift
 from orchestrator.errors import Unreachable
 
 ATTEMPT_S = 3.8  # no single attempt takes longer

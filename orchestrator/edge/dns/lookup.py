@@ -10,7 +10,7 @@ import dns.inet
 import dns.rdatatype
 import dns.resolver
 
-from orchestrator.core.model import Target
+from orchestrator.core.specs import Target
 from orchestrator.errors import Unreachable
 
 _DNS_PORT = 53

@@ -18,8 +18,9 @@ import structlog
 from backends.base import Clock, Random
 from orchestrator.core import records
 from orchestrator.core.events import DnsAttempting, DnsConfirmed, DnsTroubled
-from orchestrator.core.model import DnsTrouble, Publication, ServiceState, Target
+from orchestrator.core.model import DnsTrouble, Publication, ServiceState
 from orchestrator.core.records import Plan, Record, Verdict
+from orchestrator.core.specs import Target
 from orchestrator.edge.dns.base import ATTEMPT_S, DnsSettings, NotSent, Provider, place_of
 from orchestrator.errors import AionError, BadReply, NotAllowed, Throttled, Unreachable
 

@@ -11,16 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from orchestrator.core.model import (
-    DnsPolicy,
-    DnsTrouble,
-    Fleet,
-    FleetConfig,
-    Now,
-    Publication,
-    Service,
-    ServiceState,
-)
+from orchestrator.core.model import DnsTrouble, Fleet, Now, Publication, ServiceState
+from orchestrator.core.specs import DnsPolicy, FleetConfig, Service
 from orchestrator.web import views
 from tests.edge.dns.world import A1, NAME
 from tests.standins.cloudflare import ROOT, TOKEN

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.core.model import Publication, Target
+from orchestrator.core.model import Publication
 from orchestrator.core.records import Place, Record, Verdict, plan
+from orchestrator.core.specs import Target
 from orchestrator.edge.dns import open_provider
 from orchestrator.errors import BadReply, ConfigError, NotAllowed, Throttled, Unreachable
 from tests.edge.dns.world import A1, A2, ALIAS, NAME, cloudflare_settings

@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.core.events import DnsConfirmed
-from orchestrator.core.model import DnsTrouble, Publication, Target
+from orchestrator.core.model import DnsTrouble, Publication
 from orchestrator.core.records import Place, plan
+from orchestrator.core.specs import Target
 from orchestrator.edge.dns import open_provider
 from orchestrator.edge.dns.base import DnsSettings, NotSent
 from orchestrator.edge.dns.dyndns2 import STOPS, update_url

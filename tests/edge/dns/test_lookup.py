@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from orchestrator.core.model import Target
+from orchestrator.core.specs import Target
 from orchestrator.edge.dns.lookup import lookup
 from orchestrator.errors import Unreachable
 from tests.standins.nameserver import NameServer

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.core.events import DnsAttempting, DnsConfirmed, DnsTroubled
-from orchestrator.core.model import DnsTrouble, Drift, Target
+from orchestrator.core.model import DnsTrouble
+from orchestrator.core.specs import Drift, Target
 from orchestrator.edge.dns import open_provider
 from orchestrator.edge.dns.reconciler import Pace
 from tests.edge.dns.world import (

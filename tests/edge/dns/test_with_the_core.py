@@ -6,20 +6,16 @@ from orchestrator.core.draft import apply, pools
 from orchestrator.core.events import Resume, SyncDns
 from orchestrator.core.fleet import step
 from orchestrator.core.model import (
-    Backend,
     BackendState,
-    DnsPolicy,
     DnsTrouble,
-    Drift,
     Fleet,
-    FleetConfig,
     Health,
     Now,
     Publication,
-    Service,
     ServiceState,
 )
 from orchestrator.core.records import ERA
+from orchestrator.core.specs import Backend, DnsPolicy, Drift, FleetConfig, Service
 from orchestrator.edge.dns import open_provider
 from tests.edge.dns.world import A1, NAME, Clock, cloudflare_settings, running, until
 from tests.standins.cloudflare import CloudflareStandin

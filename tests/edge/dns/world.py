@@ -5,7 +5,8 @@ import contextlib
 from dataclasses import replace
 
 from orchestrator.core.events import DnsAttempting, DnsConfirmed
-from orchestrator.core.model import Publication, ServiceState, Target
+from orchestrator.core.model import Publication, ServiceState
+from orchestrator.core.specs import Target
 from orchestrator.edge.dns import open_provider
 from orchestrator.edge.dns.base import DnsSettings
 from orchestrator.edge.dns.lookup import lookup

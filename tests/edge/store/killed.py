@@ -22,9 +22,9 @@ from orchestrator.core.model import (
     Publication,
     ServiceState,
     Severity,
-    Target,
     World,
 )
+from orchestrator.core.specs import Target
 from orchestrator.edge.store import Audit, Store, inline
 
 URL = "sqlite:///" + sys.argv[1]

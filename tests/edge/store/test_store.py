@@ -18,10 +18,10 @@ from orchestrator.core.model import (
     ServiceState,
     Severity,
     Source,
-    Target,
     Verdict,
     World,
 )
+from orchestrator.core.specs import Target
 from orchestrator.edge.clock import Anchor
 from orchestrator.edge.store import Audit, Store, in_thread, inline
 from orchestrator.errors import StoreError
