@@ -374,8 +374,8 @@ FISH = (
         "a restart grants no lease",
         "a restart grants stored sessions one lease",
         CONFIGURING,
-        "return replace(session, beat_at=at, challenged_at=None, unmet_at=None)",
-        "return replace(session, challenged_at=None, unmet_at=None)",
+        "return replace(session, beat_at=at, challenged_at=None, unmet_at=None, unheard=None)",
+        "return replace(session, challenged_at=None, unmet_at=None, unheard=None)",
         ("rules",),
     ),
     Fish(
@@ -389,9 +389,9 @@ FISH = (
     Fish(
         "a gap costs the leases",
         "time in which we slept is not counted against a lease",
-        FLEET,
-        "later = replace(state.session, beat_at=state.session.beat_at + gap_s)",
-        "later = replace(state.session, beat_at=state.session.beat_at - gap_s)",
+        EVIDENCE,
+        "beat_at = session.beat_at + gap_s",
+        "beat_at = session.beat_at - gap_s",
         ("rules",),
     ),
     Fish(
