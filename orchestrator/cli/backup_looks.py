@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from orchestrator.cli.options import Given
     from orchestrator.cli.output import Output
 
+NOTHING = "there is no dump; is it written as in `copies`, and mounted?"
+
 
 def list_(
     ctx: typer.Context,
@@ -62,6 +64,8 @@ def list_(
                     syncs.append(readback.kept(plan, sync, copy, ports_of(Bars(output))))
                 except StoreBroken as error:
                     failed.append({"store": copy.target.url, "detail": str(error)})
+    if source and not (rows or exports or syncs or failed):
+        failed.append({"store": source, "detail": NOTHING})
     rows.sort(key=lambda row: str(row["dump"]), reverse=True)
     if output.json:
         output.data({"dumps": rows, "exports": exports, "syncs": syncs, "problems": failed})

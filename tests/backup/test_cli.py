@@ -135,6 +135,14 @@ def test_a_store_alone_is_enough_to_restore_from(made, pg16):
     assert count(empty) == ROWS
 
 
+def test_a_place_that_holds_nothing_is_no_list_that_went_well(box):
+    store = f"file:{box.folder}/gone"
+    done = box.aion("list", "--from", store, config=False, HOME="/nonexistent")
+    assert done.returncode == 1
+    assert f"{store}: there is no dump; is it written as in `copies`, and mounted?" in done.stderr
+    assert box.aion("list").returncode == 0, "nothing was dumped yet"
+
+
 def test_a_password_in_an_argument_is_refused_and_not_repeated(made, pg16):
     done = made.aion("restore", "main", "--to", pg16.new(), "-y")
     assert done.returncode == 2
