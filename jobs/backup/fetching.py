@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from jobs.backup import packs, parts, snapshots
 from jobs.backup.errors import BackupError, Corrupt, NotEmpty, NotFound
 from jobs.backup.form import Copy, Plan, Sync
+from jobs.backup.items import Item
 from jobs.backup.mirror import CURRENT, LINK, VERSIONS, Tree, access_of, telling
-from jobs.backup.snapshots import Item, Snapshot, within
+from jobs.backup.snapshots import Snapshot, within
 from jobs.backup.stores.base import CHUNK, digests, hash_file
 from jobs.backup.stores.rcloning import Rclone
 from jobs.backup.syncs import Place, named, opened
@@ -55,7 +56,8 @@ def fetch(
         if name is None:
             oldest = place.names[-1][10:] if place.names else "nothing at all"
             raise NotFound(f"{copy.target.url} has nothing so old; its oldest is {oldest}")
-        wanted = snapshots.read(place.store, name, place.private)
+        wanted = place.last if place.last and place.last.id == name else None
+        wanted = wanted or snapshots.read(place.store, name, place.private)
         _harmless(wanted)
         to.mkdir(mode=0o700, parents=True, exist_ok=True)
         if wanted.form == packs.FORM:
@@ -105,7 +107,7 @@ def _mirrored(wanted: Snapshot, place: Place, to: Path, ports: Ports) -> set[str
     return {
         path
         for path, item in wanted.items.items()
-        if not Item(found[path].size if path in found else -1, "", hashes.get(path, {})).same(item)
+        if not Item(found[path].size if path in found else -1, "", hashes.get(path, b"")).same(item)
     }
 
 
@@ -165,7 +167,8 @@ def _taken(file: Any, members: Mapping[str, Item], to: Path) -> set[str]:
     good: set[str] = set()
     links: dict[str, str] = {}
     with tarfile.open(fileobj=file, mode="r|", errors="surrogateescape") as tar:
-        for member in tar:
+        for member in iter(tar.next, None):
+            cast(Any, tar).members.clear()  # it would keep the headers of all
             item = members.get(member.name)
             if item is None or not (member.isreg() or member.issym()):
                 continue

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,9 +16,9 @@ from typing import TYPE_CHECKING, Final
 
 from jobs.backup.errors import NotFound
 from jobs.backup.form import Plan, Sync
+from jobs.backup.items import Item, pack
 from jobs.backup.mirror import UNNAMED, Tree, telling
 from jobs.backup.pipeline import check_room
-from jobs.backup.snapshots import Item
 from jobs.backup.stores.base import Store
 from jobs.backup.stores.landing import broken
 from jobs.backup.stores.rcloning import Rclone
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from jobs.backup.run import Ports
 
 _QUOTE: Final = "\u201b"
+_SPELLED: Final = re.compile(f"[{_QUOTE}\u2400-\u2421]")
+Batch = tuple[Path, Sequence[str]]
+"""A folder of this machine, and the files in it that are meant."""
 
 
 @dataclass(slots=True)
@@ -36,14 +41,14 @@ class Source:
 
     url: str
     base: Path
-    found: dict[str, Item]
+    found: Mapping[str, Item]
     problems: list[str] = field(default_factory=list)
     vanished: set[str] = field(default_factory=set)
 
-    def batches(self, paths: Sequence[str], most: int) -> Iterator[Mapping[str, Path]]:
+    def batches(self, paths: Sequence[str], most: int) -> Iterator[Batch]:
         """Yield files in groups of at most `most` bytes, or of one that is larger."""
         for group in groups(self.found, paths, most):
-            yield {path: self.base / path for path in group}
+            yield self.base, group
 
     def unchanged(self, path: str, seen: os.stat_result) -> bool:
         """Say whether a file that was just read is still what was listed."""
@@ -69,14 +74,15 @@ def groups(found: Mapping[str, Item], paths: Sequence[str], most: int) -> Iterat
 
 
 @contextmanager
-def gathered(plan: Plan, one: Sync, ports: Ports) -> Iterator[Source]:
-    """List a source, and bring its files here as they are asked for. Raises `StoreBroken`."""
+def gathered(plan: Plan, one: Sync, ports: Ports, known: Mapping[str, Item]) -> Iterator[Source]:
+    """List a source, and bring its files here as they are asked for. Raises `StoreBroken`.
+
+    `known`: what there was, whose times are shared with what is still so.
+    """
     target = one.source.target
     if target.scheme == "file":
         base = Path("/" + target.path)
-        made = Source(target.url, base, {})
-        made.found = _walked(base)
-        yield made
+        yield Source(target.url, base, _walked(base, known))
         return
     with tempfile.TemporaryDirectory(dir=plan.spool, prefix="rehash-") as name:
         if target.scheme == "rclone":
@@ -95,7 +101,7 @@ def gathered(plan: Plan, one: Sync, ports: Ports) -> Iterator[Source]:
             store.close()
 
 
-def _walked(base: Path) -> dict[str, Item]:
+def _walked(base: Path, known: Mapping[str, Item]) -> dict[str, Item]:
     """Return the files and links under a folder; a folder that cannot be read raises."""
     if not base.is_dir():
         raise NotFound(f"file:{base} is not there, or no folder")
@@ -104,25 +110,31 @@ def _walked(base: Path) -> dict[str, Item]:
     while waiting:
         inner = waiting.pop()
         try:
-            entries = list(os.scandir(base / inner))
+            for path, seen in _children(base, inner):
+                if stat.S_ISDIR(seen.st_mode):
+                    waiting.append(f"{path}/")
+                elif stat.S_ISREG(seen.st_mode) or stat.S_ISLNK(seen.st_mode):
+                    size = seen.st_size if stat.S_ISREG(seen.st_mode) else 0
+                    before, stamp = known.get(path), _stamp(seen)
+                    same = before is not None and before.modified == stamp
+                    # Not its hashes: those of a file that is sent again are to be found out.
+                    found[path] = Item(size, before.modified if before and same else stamp)
         except FileNotFoundError:
             if not inner:
                 raise NotFound(f"file:{base} is gone") from None
-            continue
         except OSError as error:
             raise broken(error, f"file:{base / inner}") from None
+    return found
+
+
+def _children(base: Path, inner: str) -> Iterator[tuple[str, os.stat_result]]:
+    with os.scandir(base / inner) as entries:
         for entry in entries:
-            path = f"{inner}{entry.name}"
             try:
                 seen = entry.stat(follow_symlinks=False)
             except FileNotFoundError:
                 continue
-            if stat.S_ISDIR(seen.st_mode):
-                waiting.append(f"{path}/")
-            elif stat.S_ISREG(seen.st_mode) or stat.S_ISLNK(seen.st_mode):
-                size = seen.st_size if stat.S_ISREG(seen.st_mode) else 0
-                found[path] = Item(size, _stamp(seen))
-    return found
+            yield sys.intern(f"{inner}{entry.name}"), seen
 
 
 class _Remote(Source):
@@ -138,28 +150,29 @@ class _Remote(Source):
     def of(cls, plan: Plan, one: Sync, rclone: Rclone, base: Path, ports: Ports) -> _Remote:
         """List it."""
         tree = Tree.of(one.source, rclone, base)
-        listed = tree.files()
-        spelled = {unspelled(path): path for path in listed if UNNAMED not in path}
-        made = cls(one.source.target.url, base, {p: listed[s] for p, s in spelled.items()})
+        listed = tree.files(times=True)
+        found = {unspelled(path): item for path, item in listed.items() if UNNAMED not in path}
+        made = cls(one.source.target.url, base, found)
+        spelled = {unspelled(path): path for path in listed if _SPELLED.search(path)}
         made._tree, made._spelled, made._ports = tree, spelled, ports
         made._rclone, made._plan = rclone, plan
-        if strange := len(listed) - len(spelled):
+        if strange := len(listed) - len(found):
             made.problems.append(f"{strange} files have names that are not UTF-8")
         return made
 
-    def batches(self, paths: Sequence[str], most: int) -> Iterator[Mapping[str, Path]]:
+    def batches(self, paths: Sequence[str], most: int) -> Iterator[Batch]:
         for group in groups(self.found, paths, most):
             total = sum(self.found[path].size for path in group)
             check_room(self.base, 2 * total + self._plan.limits.min_free_bytes)
             stage = self.base / "stage"
             here = Tree.local(stage, self._rclone, self.base)
             here.copy(
-                [self._spelled[path] for path in group],
+                [self._spelled.get(path, path) for path in group],
                 self._tree.root,
                 progress=telling(self._ports.tell, f"get {self.url}"),
                 total=total,
             )
-            yield {path: stage / path for path in group}
+            yield stage, group
             shutil.rmtree(stage, ignore_errors=True)
 
     def unchanged(self, path: str, seen: os.stat_result) -> bool:
@@ -177,7 +190,8 @@ class _Stored(Source):
     def of(cls, plan: Plan, store: Store, base: Path, ports: Ports) -> _Stored:
         """List it."""
         found = {
-            one.name: Item(one.size, str(one.modified), dict(one.hashes)) for one in store.list()
+            sys.intern(one.name): Item(one.size, str(one.modified), pack(one.hashes))
+            for one in store.list()
         }
         made = cls(store.url, base, found)
         made._plan, made._store, made._ports = plan, store, ports
@@ -185,7 +199,7 @@ class _Stored(Source):
             made.problems.append(f"{left} objects have names that cannot be copied")
         return made
 
-    def batches(self, paths: Sequence[str], most: int) -> Iterator[Mapping[str, Path]]:
+    def batches(self, paths: Sequence[str], most: int) -> Iterator[Batch]:
         tell = telling(self._ports.tell, f"get {self.url}")
         for group in groups(self.found, paths, most):
             total = sum(self.found[path].size for path in group)
@@ -197,7 +211,7 @@ class _Stored(Source):
                     self._store.get(path, stage / path, progress=tell)
                 except NotFound:
                     self.vanished.add(path)
-            yield {path: stage / path for path in group}
+            yield stage, group
             shutil.rmtree(stage, ignore_errors=True)
 
     def unchanged(self, path: str, seen: os.stat_result) -> bool:
@@ -210,6 +224,8 @@ def unspelled(path: str) -> str:
     rclone writes control characters as their pictures (U+2400 and on), and quotes what looks like
     one with U+201B.
     """
+    if not _SPELLED.search(path):
+        return path
     out: list[str] = []
     quoted = False
     for c in path:

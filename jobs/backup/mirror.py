@@ -11,19 +11,21 @@ rclone's own spelling, in which none holds a line break.
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 from jobs.backup.errors import StoreBroken, StoreUnreachable
+from jobs.backup.flowing import LONGEST, PIECE
 from jobs.backup.form import Access, Copy
+from jobs.backup.items import Item, pack
 from jobs.backup.ports import Tell
-from jobs.backup.snapshots import Item
 from jobs.backup.stores.base import Progress
-from jobs.backup.stores.rcloning import Rclone
+from jobs.backup.stores.rcloning import Rclone, Read
 
 CURRENT: Final = "current"
 VERSIONS: Final = "versions"
@@ -32,6 +34,13 @@ UNNAMED: Final = "\ufffd"
 LINK: Final = ".rclonelink"
 """Ends rclone's spelling of a symbolic link."""
 _KINDS: Final = ("sha256", "sha1", "md5")
+_LISTED: Final = ("--recursive", "--files-only", "--no-mimetype")
+_SHA256: Final = len(pack({"sha256": "0" * 64}))
+_NONE: Final[Mapping[str, Item]] = {}
+
+
+def _all(_: str) -> bool:
+    return True
 
 
 class Tree:
@@ -58,34 +67,53 @@ class Tree:
         root = self.root if self.root.endswith(":") else f"{self.root}/"
         return (root + "/".join(folders)).rstrip("/") if folders else self.root
 
-    def files(self, *folders: str, missing_ok: bool = False) -> dict[str, Item]:
+    def files(
+        self,
+        *folders: str,
+        missing_ok: bool = False,
+        wanted: Callable[[str], bool] = _all,
+        known: Mapping[str, Item] = _NONE,
+        times: bool = False,
+    ) -> dict[str, Item]:
         """Return what is in a folder, by path; with the hashes that cost the place nothing.
 
-        One that is not there is empty if `missing_ok`, else it raises `NotFound`.
+        Only paths that are `wanted`; an item that is as the one `known` is that one, with all its
+        hashes. `times`: whether anybody asks when they were modified. A folder that is not there is
+        empty if `missing_ok`, else it raises `NotFound`.
         """
+
+        def take(entries: Iterable[Any]) -> dict[str, Item]:
+            found: dict[str, Item] = {}
+            for path, one in map(_item, entries):
+                if wanted(path):
+                    item = one if times else Item(one.size, "", one.digests)
+                    found[path] = _shared(item, known.get(path))
+            return found
+
         asking = () if self._slow else self._asking(self.kinds)
-        return self._listed(self.at(*folders), *asking, missing_ok=missing_ok)
+        args = (*_LISTED, *asking, "--links")
+        return self._rclone.listing(take, self.at(*folders), *args, missing_ok=missing_ok) or {}
 
     def hashes(
         self, paths: Collection[str], kinds: Collection[str], *folders: str
-    ) -> dict[str, dict[str, str]]:
-        """Return hashes of those files; where the place knows none of `kinds`, they are read.
+    ) -> dict[str, bytes]:
+        """Return hashes of those files, as `pack` makes them.
 
-        A file that cannot be read is left out.
+        Where the place knows none of `kinds`, they are read; one that cannot be is left out.
         """
         if not paths:
             return {}
         known = [kind for kind in kinds if kind in self.kinds]
         with self._names(paths) as names:
             if known:
-                asking = (*self._asking(known), "--files-from-raw", names)
-                found = self._listed(self.at(*folders), *asking)
-                return {path: dict(one.hashes) for path, one in found.items() if one.hashes}
-            kind = "sha256"
-            argv = ("hashsum", kind, "--download", self.at(*folders), "--files-from-raw", names)
-            out = self._rclone.run(*argv, many=True) or b""
-        lines = (line.partition("  ") for line in out.decode(errors="replace").splitlines())
-        return {path: {kind: value} for value, _, path in lines if len(value) == 64}  # noqa: PLR2004
+                args = (*_LISTED, *self._asking(known), "--files-from-raw", names)
+                found = self._rclone.listing(
+                    _digests, self.at(*folders), *args, missing_ok=False, many=True
+                )
+            else:
+                argv = ("--download", self.at(*folders), "--files-from-raw", names)
+                found = self._rclone.flow(_hashed, "hashsum", "sha256", *argv, many=True)
+        return found or {}
 
     def copy(
         self,
@@ -164,22 +192,6 @@ class Tree:
         flags = tuple(flag for kind in kinds for flag in ("--hash-type", kind))
         return ("--hash", *flags) if flags else ()
 
-    def _listed(self, at: str, *more: str, missing_ok: bool = False) -> dict[str, Item]:
-        args = ("lsjson", at, "--recursive", "--files-only", "--no-mimetype", *more)
-        some = "--files-from-raw" in more
-        out = self._rclone.run(
-            *args, *(() if some else ("--links",)), missing_ok=missing_ok, many=some
-        )
-        if out is None:
-            return {}
-        try:
-            found = json.loads(out)
-        except ValueError:
-            raise StoreUnreachable(
-                f"{self.url}: rclone listed it in no form that we know"
-            ) from None
-        return {str(one["Path"]): _item(one) for one in found}
-
     @contextmanager
     def _names(self, paths: Iterable[str]) -> Iterator[str]:
         """Write a list of names for rclone; none holds a line break in its spelling."""
@@ -189,10 +201,41 @@ class Tree:
             yield file.name
 
 
-def _item(one: Mapping[str, Any]) -> Item:
-    hashes = {k.lower(): v for k, v in (one.get("Hashes") or {}).items() if v}
-    known = {kind: hashes[kind] for kind in _KINDS if kind in hashes}
-    return Item(int(one.get("Size", -1)), str(one.get("ModTime", "")), known)
+def _item(one: Any) -> tuple[str, Item]:
+    """Read an entry of rclone's listing. Raises ValueError."""
+    try:
+        hashes = {k.lower(): v for k, v in (one.get("Hashes") or {}).items() if v}
+        known = {kind: hashes[kind] for kind in _KINDS if kind in hashes}
+        size, modified = int(one.get("Size", -1)), str(one.get("ModTime", ""))
+        return sys.intern(str(one["Path"])), Item(size, modified, pack(known))
+    except (TypeError, KeyError, ValueError, AttributeError, OverflowError):
+        raise ValueError("an entry is no file") from None
+
+
+def _shared(item: Item, before: Item | None) -> Item:
+    """Return the one that is known, where it says the same and as much: it is held already."""
+    if before is None or (before.size, before.modified) != (item.size, item.modified):
+        return item
+    same = not item.digests or before.same(item)
+    return before if same and before.also(item.digests) is before else item
+
+
+def _digests(entries: Iterable[Any]) -> dict[str, bytes]:
+    return {path: item.digests for path, item in map(_item, entries) if item.digests}
+
+
+def _hashed(read: Read) -> dict[str, bytes]:
+    """Read lines of `hashsum`: a SHA-256 in hex, two spaces, a path."""
+    found: dict[str, bytes] = {}
+    rest = b""
+    while piece := read(PIECE):
+        *lines, rest = (rest[:LONGEST] + piece).split(b"\n")
+        for line in lines:
+            value, _, path = line.decode(errors="replace").partition("  ")
+            digests = pack({"sha256": value})
+            if path and len(digests) == _SHA256:
+                found[sys.intern(path)] = digests
+    return found
 
 
 def access_of(*copies: Copy) -> Access:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Final
 from jobs.backup import snapshots
 from jobs.backup.errors import StoreBroken, StoreFullError
 from jobs.backup.form import Plan, Sync
+from jobs.backup.items import Item
 from jobs.backup.mirror import CURRENT, LINK, UNNAMED, VERSIONS, Tree, access_of, telling
-from jobs.backup.snapshots import Item
 from jobs.backup.stores.rcloning import Rclone
-from jobs.backup.syncs import Done, Place, chosen, guard, named
+from jobs.backup.syncs import Done, Place, excluded, guard, named
 
 if TYPE_CHECKING:
     from jobs.backup.run import Ports
@@ -36,15 +36,7 @@ def bring(_: Plan, one: Sync, place: Place, ports: Ports, *, accepted: bool) -> 
     """Bring one place up to date. Raises `StoreBroken`, `NotComplete`; `ToolMissing`."""
     done = Done()
     with trees(one, place) as (source, target):
-        listed = chosen(one, source.files())
-        strange = {path for path in listed if UNNAMED in path}
-        if strange:
-            text = f"{len(strange)} files have names that are not UTF-8, and are not copied"
-            done.problems.append(f"{text}: {named(strange)}")
-        found = {path: item for path, item in listed.items() if path not in strange}
-        guard(one, place.last, found, accepted=accepted)
-        there = target.files(CURRENT, missing_ok=True)
-        work = _compare(found, there, place, source, target)
+        work = _compare(_listed(one, place, source, done, accepted=accepted), place, source, target)
         if work.unread:
             done.problems.append(f"{len(work.unread)} files cannot be read: {named(work.unread)}")
         if work.damaged:
@@ -71,31 +63,46 @@ def trees(one: Sync, place: Place) -> Iterator[tuple[Tree, Tree]]:
         rclone.close()
 
 
-def _compare(
-    found: Mapping[str, Item], there: Mapping[str, Item], place: Place, source: Tree, target: Tree
-) -> _Work:
+def _listed(
+    one: Sync, place: Place, source: Tree, done: Done, *, accepted: bool
+) -> dict[str, Item]:
+    """List what the source has to be copied, and see that it is no remnant."""
+    known = place.last.items if place.last else {}
+    found = source.files(wanted=lambda path: not excluded(one, path), known=known, times=True)
+    strange = {path for path in found if UNNAMED in path}
+    if strange:
+        text = f"{len(strange)} files have names that are not UTF-8, and are not copied"
+        done.problems.append(f"{text}: {named(strange)}")
+    for path in strange:
+        del found[path]
+    guard(one, place.last, found, accepted=accepted)
+    return found
+
+
+def _compare(found: Mapping[str, Item], place: Place, source: Tree, target: Tree) -> _Work:
     """Find out what differs; a file is hashed once for each time that it changes."""
     known, suspects = place.last.items if place.last else {}, place.suspects
+    there = target.files(CURRENT, missing_ok=True)
     wanted: dict[str, Item] = {}
     for path, item in found.items():
         before = known.get(path)
         if before and (before.size, before.modified) == (item.size, item.modified):
-            if not item.hashes or before.same(item):
-                wanted[path] = replace(item, hashes={**before.hashes, **item.hashes})
+            if not item.digests or before.same(item):
+                wanted[path] = before.also(item.digests)
         elif "sha256" in item.hashes:
             wanted[path] = item
     left = found.keys() - wanted.keys()
     kinds = ("sha256", *target.kinds[:1])
     hashes = source.hashes(left, kinds if "sha256" in source.kinds else ())
     for path in hashes:
-        wanted[path] = replace(found[path], hashes={**found[path].hashes, **hashes[path]})
+        wanted[path] = found[path].also(hashes[path])
     # Of the same size, and nobody vouches: a crash may have left it so, or another made it.
     unsure = {
         path
         for path, item in wanted.items()
         if path in there
         and there[path].size == item.size
-        and not there[path].hashes
+        and not there[path].digests
         and not (path in known and path not in suspects and known[path].same(item))
     }
     seen = target.hashes(unsure, kinds, CURRENT)
@@ -104,8 +111,8 @@ def _compare(
         one = there.get(path)
         same = one is not None and one.size == item.size
         if one is not None and same:
-            vouched = replace(one, hashes=one.hashes or seen.get(path, {}))
-            same = vouched.same(item) if vouched.hashes else path not in unsure
+            vouched = one if one.digests else one.also(seen.get(path, b""))
+            same = vouched.same(item) if vouched.digests else path not in unsure
         if not same:
             copy.add(path)
             if path in known and known[path].same(item):
@@ -119,7 +126,7 @@ def _change(
     one: Sync, place: Place, source: Tree, target: Tree, work: _Work, done: Done, ports: Ports
 ) -> None:
     """Copy, put aside, verify, and say what is there now."""
-    before = dict(place.last.items) if place.last else {}
+    before = place.last.items if place.last else {}
     items = {path: before[path] for path in work.unread if path in before}
     items |= {path: item for path, item in work.wanted.items() if path not in work.copy}
     if not (work.copy or work.gone) and items == before and place.last is not None:
@@ -145,7 +152,7 @@ def _change(
     good, kept = _verified(work, before, target)
     bad = work.copy - good.keys()
     if bad:
-        _explain(one, source, work, bad, failure, done)
+        _explain(source, work, bad, failure, done)
     place.save(name, source.url, FORM, {**items, **kept, **good}, {}, ports)
     done.count, done.gone = len(good), len(work.gone)
     done.size = sum(item.size for item in good.values())
@@ -198,13 +205,16 @@ def _verified(
     work: _Work, before: Mapping[str, Item], target: Tree
 ) -> tuple[dict[str, Item], dict[str, Item]]:
     """Ask the place what it holds of what was copied: as it should be, or still as before."""
+    if not work.copy:
+        return {}, {}
     kinds = {kind for path in work.copy for kind in work.wanted[path].hashes}
-    listed = target.files(CURRENT, missing_ok=True) if work.copy else {}
-    unvouched = [path for path in work.copy if path in listed and not listed[path].hashes]
+    listed = target.files(CURRENT, missing_ok=True, wanted=work.copy.__contains__)
+    unvouched = [path for path, item in listed.items() if not item.digests]
     hashes = target.hashes(unvouched, kinds & set(target.kinds), CURRENT)
     good, kept = {}, {}
-    for path in work.copy & listed.keys():
-        found = replace(listed[path], hashes=listed[path].hashes or hashes.get(path, {}))
+    for path in listed:
+        found = listed[path]
+        found = found if found.digests else found.also(hashes.get(path, b""))
         if found.same(work.wanted[path]):
             good[path] = work.wanted[path]
         elif path in before and found.same(before[path]):
@@ -213,7 +223,6 @@ def _verified(
 
 
 def _explain(
-    one: Sync,
     source: Tree,
     work: _Work,
     bad: frozenset[str],
@@ -221,7 +230,7 @@ def _explain(
     done: Done,
 ) -> None:
     """Tell what changed meanwhile, which the next run copies, from what went wrong."""
-    again = chosen(one, source.files())
+    again = source.files(wanted=bad.__contains__, times=True)
     changed = {
         path
         for path in bad

@@ -12,7 +12,7 @@ import hashlib
 import os
 import stat
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,9 +21,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 from jobs.backup import parts, snapshots
 from jobs.backup.errors import Corrupt, StoreBroken
 from jobs.backup.form import Access, Copy, Plan, Sync
-from jobs.backup.gathering import Source, gathered
+from jobs.backup.gathering import Batch, Source, gathered
+from jobs.backup.items import Item
+from jobs.backup.items import pack as packed
 from jobs.backup.outcome import patiently
-from jobs.backup.snapshots import Item, within
+from jobs.backup.snapshots import within
 from jobs.backup.stores.base import Store, disagreement
 from jobs.backup.syncs import Done, Place, chosen, guard, named
 
@@ -48,7 +50,11 @@ def bring(plan: Plan, one: Sync, place: Place, ports: Ports, *, accepted: bool) 
     """Bring one place up to date. Raises `StoreBroken`, `NotComplete`, `NoRoom`."""
     done = Done()
     inner = within(place.copy, FOLDER)
-    with gathered(plan, one, ports) as source, _opened(inner, inner.access, place, ports) as store:
+    before = place.last.items if place.last else {}
+    with (
+        gathered(plan, one, ports, before) as source,
+        _opened(inner, inner.access, place, ports) as store,
+    ):
         done.problems += source.problems
         found = chosen(one, source.found)
         guard(one, place.last, found, accepted=accepted)
@@ -56,9 +62,8 @@ def bring(plan: Plan, one: Sync, place: Place, ports: Ports, *, accepted: bool) 
         if lost:
             text = "not as it was left, so its files are sent anew"
             done.problems.append(f"{named(lost)}: {text}")
-        before = dict(place.last.items) if place.last else {}
         items = {path: item for path, item in before.items() if path in found and item.at in packs}
-        new = [path for path, item in sorted(found.items()) if not _known(items.get(path), item)]
+        new = sorted(path for path, item in found.items() if not _known(items.get(path), item))
         name, sent = "", set[str]()
         for number, batch in enumerate(source.batches(new, PACK), 1):
             name = name or place.next_id(ports)
@@ -91,7 +96,7 @@ def _known(before: Item | None, now: Item) -> bool:
     """Say whether a file is as it was, by its size and times, or by the hashes of a store."""
     if before is None or before.size != now.size:
         return False
-    return before.same(now) if now.hashes else before.modified == now.modified
+    return before.same(now) if now.digests else before.modified == now.modified
 
 
 @contextmanager
@@ -124,7 +129,7 @@ def _send(
     place: Place,
     store: Store,
     source: Source,
-    batch: Mapping[str, Path],
+    batch: Batch,
     name: str,
     ports: Ports,
 ) -> tuple[_Pack, dict[str, Item]]:
@@ -154,17 +159,19 @@ def _send(
 
         if wrong := patiently(put, plan.limits, ports.random, ports.pause):
             raise StoreBroken(wrong)
-        return made, {name: Item(written.size, "", dict(written.hashes))}
+        return made, {name: Item(written.size, "", packed(written.hashes))}
     finally:
         local.unlink(missing_ok=True)
 
 
-def _tarred(batch: Mapping[str, Path], made: _Pack, source: Source, pack: str) -> Iterator[bytes]:
+def _tarred(batch: Batch, made: _Pack, source: Source, pack: str) -> Iterator[bytes]:
     """Yield a tar of files as they are read, once; what changes meanwhile does not count."""
     held = _Held()
     with tarfile.TarFile(fileobj=cast(Any, held), mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for path, local in batch.items():
-            yield from _member(tar, held, path, local, made, source, pack)
+        base, paths = batch
+        for path in paths:
+            yield from _member(tar, held, path, base / path, made, source, pack)
+            cast(Any, tar).members.clear()  # it would keep the headers of all, and needs none
     yield held.take()
 
 
@@ -205,7 +212,7 @@ def _member(
 
 
 def _item(found: Item, sha256: str, pack: str) -> Item:
-    return replace(found, hashes={**found.hashes, "sha256": sha256}, at=pack)
+    return replace(found.also(packed({"sha256": sha256})), at=pack)
 
 
 def _open(path: str, local: Path) -> tuple[BinaryIO | None, tarfile.TarInfo, str]:
@@ -254,7 +261,7 @@ def _expire(one: Sync, place: Place, ports: Ports) -> None:
     needed = {
         pack
         for name in place.names[:keep]
-        for pack in snapshots.read(place.store, name, place.private).packs
+        for pack in snapshots.read(place.store, name, place.private, items=False).packs
     }
     told, packs = within(place.copy, snapshots.FOLDER), within(place.copy, FOLDER)
     with _opened(told, access, place, ports) as manifests:

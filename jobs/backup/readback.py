@@ -13,9 +13,10 @@ from jobs.backup import mirroring, packs, parts, syncs
 from jobs.backup.errors import BackupError, Corrupt, NotFound, StoreBroken
 from jobs.backup.exports import fetch, place
 from jobs.backup.form import Copy, Plan, Sync
+from jobs.backup.items import Item
 from jobs.backup.mirror import CURRENT
 from jobs.backup.parts import Held
-from jobs.backup.snapshots import Item, within
+from jobs.backup.snapshots import within
 from jobs.backup.stores.base import CHUNK, Store, hash_file
 from jobs.backup.stores.landing import landing
 from jobs.backup.syncs import Place, named
@@ -128,7 +129,7 @@ def _mirror(one: Sync, place: Place) -> set[str]:
     return {
         path
         for path, item in items.items()
-        if path not in there or not Item(there[path].size, "", hashes.get(path, {})).same(item)
+        if path not in there or not Item(there[path].size, "", hashes.get(path, b"")).same(item)
     }
 
 

@@ -5,17 +5,21 @@ manifests/000000007-20261121T030000Z.json.zst      written when all of it is the
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Self
 
 from jobs.backup.errors import BadManifest, Corrupt
+from jobs.backup.flowing import Flow
 from jobs.backup.form import Copy
+from jobs.backup.items import Item, pack
 from jobs.backup.ports import Clock
 from jobs.backup.stores.base import Store, hash_file
 from jobs.backup.stores.landing import landing
@@ -27,25 +31,6 @@ MOST: Final = 1_000_000_000
 _STAMP: Final = "%Y%m%dT%H%M%SZ"
 _NAME: Final = re.compile(r"([0-9]{9})-([0-9]{8}T[0-9]{6}Z)")
 _SUFFIX: Final = ".json.zst"
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One file. `modified`: as the source wrote it, whatever its form; "" unknown.
-
-    `hashes` in hex by kind, `sha256` among them. `at`: where its bytes are, "" for its own name.
-    """
-
-    size: int
-    modified: str
-    hashes: Mapping[str, str] = field(default_factory=dict)
-    at: str = ""
-
-    def same(self, other: Item) -> bool:
-        """Say whether both are the same content, by the hashes that both have."""
-        common = self.hashes.keys() & other.hashes.keys()
-        agree = all(self.hashes[kind] == other.hashes[kind] for kind in common)
-        return self.size == other.size and bool(common) and agree
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,33 +56,58 @@ class Snapshot:
         """Return the file's bytes."""
         import zstandard  # noqa: PLC0415 - only where there are syncs
 
-        value = {
+        out = io.BytesIO()
+        made = zstandard.ZstdCompressor(level=3, write_checksum=True)
+        with made.stream_writer(out, closefd=False) as writer:
+            for text in self._texts():
+                writer.write(text.encode())
+        return out.getvalue()
+
+    def _texts(self) -> Iterator[str]:
+        head = {
             "format": FORMAT,
             "id": self.id,
             "created_at": self.created_at.isoformat(),
             "source": self.source,
             "form": self.form,
-            "items": _plain(self.items),
-            "packs": _plain(self.packs),
         }
-        return zstandard.ZstdCompressor(level=3, write_checksum=True).compress(
-            json.dumps(value, separators=(",", ":")).encode()
-        )
+        yield _json(head)[:-1]
+        for key, items in (("items", self.items), ("packs", self.packs)):
+            yield f',"{key}":{{'
+            comma = ""
+            for path in sorted(items):
+                one = items[path]
+                yield f"{comma}{_json(path)}:{_json([one.size, one.modified, one.hashes, one.at])}"
+                comma = ","
+            yield "}"
+        yield "}"
 
     @classmethod
-    def load(cls, data: bytes, name: str) -> Self:
-        """Read the snapshot that is called `name`. Raises `BadManifest`."""
+    def load(cls, data: bytes, name: str, *, items: bool = True) -> Self:
+        """Read the snapshot that is called `name`; its items only if asked. Raises `BadManifest`.
+
+        It is read piece by piece: as text it may be ten times what is kept of it.
+        """
         import zstandard  # noqa: PLC0415 - as above
 
+        held: dict[str, dict[str, Item]] = {"items": {}, "packs": {}}
+        value: dict[str, Any] = {}
         try:
-            text = zstandard.ZstdDecompressor().stream_reader(data).read(MOST)
-            value = json.loads(text)
-            if value["format"] > FORMAT:
-                raise BadManifest(f"{name} was written by a newer aion: use that version")
-            items, packs = _items(value["items"]), _items(value["packs"])
+            flow = Flow(zstandard.ZstdDecompressor().stream_reader(data).read, MOST)
+            for key in flow.members():
+                flow.key()
+                if key in held:
+                    _take(flow, held[key], keep=items or key == "packs")
+                    value[key] = held[key]
+                else:
+                    value[key] = flow.value()
+                if key == "format" and value[key] > FORMAT:
+                    raise BadManifest(f"{name} was written by a newer aion: use that version")
+            flow.end()
             made = datetime.fromisoformat(value["created_at"])
-            found = cls(value["id"], made, str(value["source"]), str(value["form"]), items, packs)
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
+            source, form = str(value["source"]), str(value["form"])
+            found = cls(value["id"], made, source, form, value["items"], value["packs"])
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError):
             raise BadManifest(f"{name} cannot be read") from None
         except zstandard.ZstdError:
             raise BadManifest(f"{name} cannot be decompressed") from None
@@ -106,18 +116,17 @@ class Snapshot:
         return found
 
 
-def _plain(items: Mapping[str, Item]) -> dict[str, Any]:
-    return {
-        path: [one.size, one.modified, dict(one.hashes), one.at]
-        for path, one in sorted(items.items())
-    }
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
-def _items(value: Mapping[str, Any]) -> dict[str, Item]:
-    return {
-        str(path): Item(int(one[0]), str(one[1]), dict(one[2]), str(one[3]))
-        for path, one in value.items()
-    }
+def _take(flow: Flow, to: dict[str, Item], *, keep: bool) -> None:
+    for path in flow.members():
+        flow.key()
+        one = flow.value()
+        if keep:
+            made = Item(int(one[0]), str(one[1]), pack(dict(one[2])), sys.intern(str(one[3])))
+            to[sys.intern(path)] = made
 
 
 def new_id(sequence: int, clock: Clock) -> str:
@@ -142,17 +151,17 @@ def is_id(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
-def read(store: Store, name: str, cache: Path | None = None) -> Snapshot:
-    """Read one. Raises `BadManifest`, `StoreBroken`."""
+def read(store: Store, name: str, cache: Path | None = None, *, items: bool = True) -> Snapshot:
+    """Read one, with its items only if asked. Raises `BadManifest`, `StoreBroken`."""
     known = cache / (name + _SUFFIX) if cache else None
     if known is not None and known.exists():
         size = next((e.size for e in store.list(name + _SUFFIX)), -1)
         if size == known.stat().st_size:
-            return Snapshot.load(known.read_bytes(), name)
+            return Snapshot.load(known.read_bytes(), name, items=items)
     with tempfile.TemporaryDirectory(prefix="aion-snapshot-", dir=cache) as folder:
         local = Path(folder, "it")
         store.get(name + _SUFFIX, local)
-        return Snapshot.load(local.read_bytes(), name)
+        return Snapshot.load(local.read_bytes(), name, items=items)
 
 
 def write(store: Store, made: Snapshot, cache: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Final
 from jobs.backup import snapshots
 from jobs.backup.errors import BackupError, BadManifest, NotComplete
 from jobs.backup.form import Copy, Plan, Sync
+from jobs.backup.items import Item
 from jobs.backup.locks import tickets
 from jobs.backup.outcome import Outcome
-from jobs.backup.snapshots import FOLDER, Item, Snapshot, new_id, within
+from jobs.backup.snapshots import FOLDER, Snapshot, new_id, within
 from jobs.backup.stores.base import Store
 from jobs.backup.stores.landing import landing
 
@@ -182,17 +183,17 @@ def _familiar(place: Place) -> None:
         )
 
 
-def guard(one: Sync, last: Snapshot | None, found: Iterable[str], *, accepted: bool) -> None:
+def guard(one: Sync, last: Snapshot | None, found: Collection[str], *, accepted: bool) -> None:
     """Refuse to follow a source that lost too much. Raises `NotComplete`; nothing was changed."""
-    url, here = one.source.target.url, set(found)
-    if not here:
+    url = one.source.target.url
+    if not found:
         if one.allow_empty:
             return
         raise NotComplete(
             f"{url} holds no file at all, so nothing was changed; if that is right, set allow_empty"
         )
     before = len(last.items) if last else 0
-    gone = len(set(last.items) - here) if last else 0
+    gone = sum(path not in found for path in last.items) if last else 0
     if gone > one.gone * before and not accepted:
         raise NotComplete(
             f"{gone} of {before} files are gone from {url}, so nothing was changed; if that is "
@@ -200,8 +201,10 @@ def guard(one: Sync, last: Snapshot | None, found: Iterable[str], *, accepted: b
         )
 
 
-def chosen(one: Sync, found: Mapping[str, Item]) -> dict[str, Item]:
+def chosen(one: Sync, found: Mapping[str, Item]) -> Mapping[str, Item]:
     """Leave out what is excluded: `*` stands for anything within a name, `**` for any path."""
+    if not one.exclude:
+        return found
     return {path: item for path, item in found.items() if not excluded(one, path)}
 
 

@@ -9,7 +9,7 @@ rclone cannot go on with a file that was cut when the process was killed: it is 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -60,14 +60,16 @@ class RcloneStore:
         folder = prefix.rpartition("/")[0]
         if folder:
             checked(folder)
-        args = ["lsjson", self._at(folder), "--recursive", "--files-only", "--no-mimetype"]
+        args = [self._at(folder), "--recursive", "--files-only", "--no-mimetype"]
         slow = self._features["Features"].get("SlowHash", False)
-        out = self._rclone.run(*args, *([] if slow else self._asking(KINDS)), missing_ok=True)
-        found = [self._entry(one, folder) for one in _json(out, self.url) or []]
-        return sorted(
-            (e for e in found if e.name.startswith(prefix) and _ours(e.name)),
-            key=lambda entry: entry.name,
-        )
+
+        def ours(all_: Iterable[Any]) -> list[Entry]:
+            found = (self._entry(one, folder) for one in all_)
+            return [e for e in found if e.name.startswith(prefix) and _ours(e.name)]
+
+        asking = () if slow else self._asking(KINDS)
+        found = self._rclone.listing(ours, *args, *asking, missing_ok=True) or []
+        return sorted(found, key=lambda entry: entry.name)
 
     def put(
         self, local: Path, name: str, *, progress: Progress = silent, replace: bool = False
@@ -186,7 +188,7 @@ class RcloneStore:
             path = f"{folder}/{one['Path']}" if folder else str(one["Path"])
             hashes = {k.lower(): v for k, v in (one.get("Hashes") or {}).items() if v}
             size = int(one.get("Size", -1))
-        except (TypeError, KeyError, ValueError, AttributeError):
+        except (TypeError, KeyError, ValueError, AttributeError, OverflowError):
             raise _senseless(self.url) from None
         known = {kind: hashes[kind] for kind in KINDS if kind in hashes}
         try:

@@ -7,6 +7,7 @@ Written against 1.60 (Debian 12) and 1.75: flags that only newer ones know are n
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import queue
@@ -16,9 +17,11 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, TypeVar, cast
 
 from jobs.backup.errors import (
     BadTarget,
@@ -31,6 +34,7 @@ from jobs.backup.errors import (
     StoreUnreachable,
     ToolMissing,
 )
+from jobs.backup.flowing import Flow
 from jobs.backup.form import Access
 from jobs.backup.stores.base import CHUNK, Progress, first_line, silent
 from orchestrator.childside import pieces, redact
@@ -38,6 +42,8 @@ from orchestrator.childside import pieces, redact
 SILENCE_S: Final = 900.0
 """Without a byte more. rclone gives up on a silent connection by itself; this is for hashing."""
 MAX_OUTPUT: Final = 64 * CHUNK
+"""Bytes of an answer that is held whole; a listing is read as it comes."""
+MAX_LISTING: Final = 4096 * CHUNK
 _MISSING: Final = frozenset({3, 4})  # rclone's exit statuses: no such directory, no such file
 _NO_FILE: Final = "is a directory or doesn't exist"
 _PASSED: Final = ("PATH", "HOME", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
@@ -94,6 +100,9 @@ _KINDS: Final[tuple[tuple[tuple[str, ...], type[StoreBroken], str], ...]] = (
     (_DAMAGED, Corrupt, "it arrived damaged"),
 )
 _SHORTEST_SECRET: Final = 6
+_T = TypeVar("_T")
+Read = Callable[[int], bytes]
+"""Returns at most so many bytes of what rclone prints, none at its end."""
 
 
 class Rclone:
@@ -135,6 +144,24 @@ class Rclone:
         `many`: files, of which some may fail without the others; then `partial` says why. Raises
         `StoreBroken` and its kinds; `ToolMissing`. What `progress` raises ends it.
         """
+        whole = functools.partial(_whole, url=self._url)
+        return self.flow(
+            whole, *args, progress=progress, total=total, missing_ok=missing_ok, many=many
+        )
+
+    def flow(
+        self,
+        take: Callable[[Read], _T],
+        *args: str,
+        progress: Progress = silent,
+        total: int = 0,
+        missing_ok: bool = False,
+        many: bool = False,
+    ) -> _T | None:
+        """Do as `run`, but return what `take`, in a thread of its own, makes of the output.
+
+        What `take` raises is raised where rclone ended well; else rclone says why.
+        """
         argv = [self._program, *args, *_FLAGS, *(_MANY if many else ())]
         self.partial = None
         argv += ["--config", self._config] if self._config else []
@@ -151,10 +178,10 @@ class Rclone:
             raise ToolMissing(f"{self._program} cannot be run: {error.strerror}") from None
         log = _Log(progress, total)
         with _ended(process):
-            out = _follow(process, log, self._url)
+            taken = _follow(process, log, self._url, take)
             status = process.wait()
         if status == 0:
-            return out
+            return taken()
         # 1.60 ends with 1 where newer ones end with 4.
         if missing_ok and (status in _MISSING or any(_NO_FILE in line for line in log.lines)):
             return None
@@ -162,7 +189,28 @@ class Rclone:
         if not many or type(failure) not in {StoreUnreachable, Corrupt}:
             raise failure
         self.partial = failure
-        return out
+        return taken()
+
+    def listing(
+        self, take: Callable[[Iterator[Any]], _T], *args: str, missing_ok: bool, many: bool = False
+    ) -> _T | None:
+        """Run `rclone lsjson *args`, and return what `take` makes of its entries as they come.
+
+        None: nothing is there, and that is right. A listing that is cut, or none, raises
+        `StoreUnreachable`, and so does what `take` cannot read (ValueError).
+        """
+
+        def flowing(read: Read) -> _T:
+            flow = Flow(read, MAX_LISTING)
+            made = take(flow.elements())
+            flow.end()
+            return made
+
+        try:
+            return self.flow(flowing, "lsjson", *args, missing_ok=missing_ok, many=many)
+        except ValueError as error:
+            why = "rclone answered in no form that we know: is it an rclone?"
+            raise StoreUnreachable(f"{self._url}: {why} ({error})") from None
 
     def _broken(self, status: int, lines: Sequence[str]) -> StoreBroken:
         text = "\n".join(lines)
@@ -242,6 +290,10 @@ class _Log:
         """Count time without a line."""
         self._at += seconds
 
+    def hear(self) -> None:
+        """Count what it prints, which a long listing is, as a byte that moved."""
+        self._since = self._at
+
     @property
     def silent_s(self) -> float:
         """Seconds since the last byte."""
@@ -256,26 +308,27 @@ class _Log:
                 self._progress(min(done, self._total), self._total)
 
 
-def _follow(process: subprocess.Popen[bytes], log: _Log, url: str) -> bytes:
-    """Read both pipes to their end; returns stdout. Raises when nothing moves for too long."""
+def _follow(
+    process: subprocess.Popen[bytes], log: _Log, url: str, take: Callable[[Read], _T]
+) -> Callable[[], _T]:
+    """Read both pipes to their end; returns what gives `take`'s answer, or raises as it did.
+
+    Raises when nothing moves for too long.
+    """
     lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-    out: list[bytes] = []
-    readers = (
-        threading.Thread(target=_read_lines, args=(process.stderr, lines), daemon=True),
-        threading.Thread(target=_read_all, args=(process.stdout, out), daemon=True),
-    )
-    for reader in readers:
-        reader.start()
-    try:
-        while (line := _next(lines, log, url)) is not None:
-            log.take(line)
-    except BaseException:
-        process.kill()  # which ends the pipes, and so the readers
-        raise
-    finally:
-        for reader in readers:
+    reader = threading.Thread(target=_read_lines, args=(process.stderr, lines), daemon=True)
+    reader.start()
+    with ThreadPoolExecutor(1) as pool:
+        taken = pool.submit(_take, cast(BufferedReader, process.stdout), log, take)
+        try:
+            while (line := _next(lines, log, url)) is not None:
+                log.take(line)
+        except BaseException:
+            process.kill()  # which ends the pipes, and so the readers
+            raise
+        finally:
             reader.join()
-    return b"".join(out)
+    return taken.result
 
 
 def _next(lines: queue.SimpleQueue[bytes | None], log: _Log, url: str) -> bytes | None:
@@ -294,13 +347,27 @@ def _read_lines(pipe: IO[bytes], to: queue.SimpleQueue[bytes | None]) -> None:
     to.put(None)
 
 
-def _read_all(pipe: IO[bytes], to: list[bytes]) -> None:
-    left = MAX_OUTPUT
+def _take(pipe: BufferedReader, log: _Log, take: Callable[[Read], _T]) -> _T:
+    def read(most: int) -> bytes:
+        piece = pipe.read1(most)
+        log.hear()
+        return piece
+
     with pipe:
-        while piece := pipe.read(65536):
-            if left > 0:  # the rest is thrown away: the pipe must not fill
-                to.append(piece)
-                left -= len(piece)
+        try:
+            return take(read)
+        finally:
+            while pipe.read1(CHUNK):  # thrown away: the pipe must not fill
+                pass
+
+
+def _whole(read: Read, url: str) -> bytes:
+    out = bytearray()
+    while piece := read(65536):
+        out += piece
+        if len(out) > MAX_OUTPUT:
+            raise StoreUnreachable(f"{url}: rclone answered with more than {MAX_OUTPUT} bytes")
+    return bytes(out)
 
 
 @contextlib.contextmanager
