@@ -13,7 +13,7 @@ import sys
 import orchestrator.main
 from orchestrator.edge.dns import open_provider
 from orchestrator.edge.dns.base import DnsSettings
-from orchestrator.core.model import Drift
+from orchestrator.core.specs import Drift
 
 def loaded():
     print(*sorted({name.partition(".")[0] for name, module in sys.modules.items() if module}))
