@@ -66,7 +66,7 @@ class Bench:
         self.powers.add("vm", self.provider)
 
     async def done(self, number):
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(25):
             while len(self.told) < number:  # noqa: ASYNC110 - the parts under test set no event
                 await asyncio.sleep(0.001)
 

@@ -85,7 +85,7 @@ class World:
         return {name for name, on in last.items() if on}
 
 
-async def until(holds, what: str, limit_s: float = 60.0) -> None:
+async def until(holds, what: str, limit_s: float = 25.0) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(limit_s):
             while not holds():  # noqa: ASYNC110 - it waits for the world, which sets no event

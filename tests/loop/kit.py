@@ -117,7 +117,7 @@ def in_virtual_time(work) -> None:
         runner.run(work)
 
 
-async def until(true, within_s: float = 60.0):
+async def until(true, within_s: float = 25.0):
     async with asyncio.timeout(within_s):
         while not (found := true()):  # noqa: ASYNC110 - whatever the condition is
             await asyncio.sleep(0.002)

@@ -72,7 +72,7 @@ def test_when_it_cannot_be_stored_nothing_changes_and_nothing_is_done(tmp_path):
             store.broken = True
             digested = asyncio.Event()
             loop.report(Observed(seen("a", Verdict.FAILED)), digested.set)
-            await asyncio.wait_for(digested.wait(), 60)  # so the next probe is planned
+            await asyncio.wait_for(digested.wait(), 25)  # so the next probe is planned
             with pytest.raises(StoreError, match="went away"):
                 await loop.command(Failover("chat"), Audit("k", "admin", "here"))
             assert (served_by(loop), loop.fleet.backends["a"].health, done) == ("a", Health.UP, [])
@@ -268,7 +268,7 @@ def test_whoever_waits_when_it_stops_is_told_so(tmp_path):
             running.cancel()
             for task in (kept, under_way, queued):
                 with pytest.raises(asyncio.CancelledError):
-                    await asyncio.wait_for(task, 60)
+                    await asyncio.wait_for(task, 25)
             await asyncio.wait([running])
 
     asyncio.run(go())

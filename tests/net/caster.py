@@ -1,7 +1,7 @@
 """Runs pytest again and again, each time in a fork of this process, which has imported what is slow.
 
 Started by `net.py` with the interpreter of a copy of the tree, in that copy. Each line on stdin,
-`{"words": [...], "cpu_s": 10, "wall_s": 60}`, is answered by one line on stdout. Nothing of the
+`{"words": [...], "cpu_s": 10, "wall_s": 90}`, is answered by one line on stdout. Nothing of the
 tree is imported here: the fork imports it anew, as it stands in the copy then.
 """
 

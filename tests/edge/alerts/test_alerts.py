@@ -167,7 +167,7 @@ class World:
         return [(e.subject, bool(e.detail)) for e in self.reports if isinstance(e, Flagged)]
 
 
-async def until(holds, what: str, limit_s: float = 60.0) -> None:
+async def until(holds, what: str, limit_s: float = 25.0) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(limit_s):
             while not holds():  # noqa: ASYNC110 - it waits for the world, which sets no event

@@ -152,7 +152,7 @@ async def running(settings, holder, *, provider=None, pace=QUICK, would=None):
         await own.close()
 
 
-async def until(condition, within_s=60.0):
+async def until(condition, within_s=25.0):
     """Wait for a condition; a coroutine function is asked again and again too."""
     async with asyncio.timeout(within_s):
         while True:
