@@ -239,19 +239,11 @@ class Courier:
 
     async def _send(self, notices: list[Notice], channels: Sequence[Channel], mode: str) -> None:
         message = compose(notices, self._settings, self._style())
-        payload: dict[str, Any] = {
-            "mode": mode,
-            "title": message.title,
-            "body": message.body,
-            "channels": [channel_row(channel) for channel in channels],
-        }
-        try:
-            timeout_s = CHILD_S + CHANNEL_S * len(channels)
-            answer = await self._children(NOTIFY, payload, timeout_s=timeout_s)
-            results = {row["name"]: row for row in answer["results"]}
-        except (ChildFailed, KeyError, TypeError) as error:
-            failed = {"ok": False, "detail": f"the sending process failed: {error}"}
-            results = {channel.name: failed for channel in channels}
+        results: dict[str, Any] = {}
+        # Each of "every" by a child of its own: an answer that is lost undoes no other's, and
+        # nobody is told again and again by the channels that work.
+        for group in [[each] for each in channels] if mode == "every" else [channels]:
+            results |= await self._asked(message, group, mode)
         for channel in channels:
             if channel.name in results:
                 row = results[channel.name]
@@ -262,6 +254,24 @@ class Courier:
             self._sent(message.ids, ",".join(worked))
         else:
             self._flag_all()
+
+    async def _asked(
+        self, message: Message, channels: Sequence[Channel], mode: str
+    ) -> dict[str, Any]:
+        """Have a child send it; return the answers by channel."""
+        payload: dict[str, Any] = {
+            "mode": mode,
+            "title": message.title,
+            "body": message.body,
+            "channels": [channel_row(channel) for channel in channels],
+        }
+        try:
+            timeout_s = CHILD_S + CHANNEL_S * len(channels)
+            answer = await self._children(NOTIFY, payload, timeout_s=timeout_s)
+            return {row["name"]: row for row in answer["results"]}
+        except (ChildFailed, KeyError, TypeError) as error:
+            failed = {"ok": False, "detail": f"the sending process failed: {error}"}
+            return {channel.name: failed for channel in channels}
 
     def _sent(self, ids: Sequence[str], channel: str) -> None:
         now = self._clock.steady()

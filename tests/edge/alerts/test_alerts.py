@@ -20,7 +20,7 @@ from orchestrator.core.events import Flagged, NoticesSent
 from orchestrator.core.model import Notice, NoticeKind, Severity
 from orchestrator.core.quiet import quiet_until
 from orchestrator.edge.alerts import AlertSettings, Channel, Courier, compose
-from orchestrator.edge.child import run_child
+from orchestrator.edge.child import ChildFailed, run_child
 from orchestrator.edge.texts import Style
 
 TOKEN = "123456789:AAcanary-7c1d5e0b9f-never-shown_x"
@@ -256,6 +256,27 @@ def test_what_concerns_everybody_goes_through_every_channel():
     asyncio.run(world())
 
 
+def test_a_channel_whose_answer_is_lost_makes_no_other_repeat_what_concerns_everybody():
+    async def dies_with_the_second(module, payload, *, timeout_s):
+        names = [channel["name"] for channel in payload["channels"]]
+        sent.extend(names)
+        if "b" in names:
+            raise ChildFailed("it ended without an answer")
+        return {"results": [{"name": name, "ok": True, "detail": ""} for name in names]}
+
+    async def world():
+        it = World(A, B, children=dies_with_the_second)
+        async with it.running():
+            it.put("loud", Severity.CRITICAL, everywhere=True)
+            await until(lambda: it.sent, "nothing was sent")
+        assert it.sent == [(("loud",), "a")]
+        assert not it.outbox
+
+    sent: list[str] = []
+    asyncio.run(world())
+    assert sent == ["a", "b"]
+
+
 def _notifiers() -> list[int]:
     """Return our own children that send messages."""
     found = []
@@ -275,9 +296,9 @@ def test_an_escalation_that_nobody_confirms_does_not_hold_up_the_others():
         async with it.running():
             it.put("loud", Severity.CRITICAL, everywhere=True)
             it.put("quiet")
-            await until(lambda: len(children.calls) >= 2, "the other one was not even tried")
-        assert [call["mode"] for call in children.calls[:2]] == ["every", "first"]
-        assert "quiet" in children.calls[1]["title"]
+            await until(lambda: len(children.calls) >= 3, "the other one was not even tried")
+        assert [call["mode"] for call in children.calls[:3]] == ["every", "every", "first"]
+        assert "quiet" in children.calls[2]["title"]
         assert set(it.outbox) == {"loud", "quiet"}, "what nobody confirmed is kept"
 
     asyncio.run(world())
