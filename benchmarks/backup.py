@@ -150,7 +150,11 @@ def _child() -> list[str]:
 
 def _family(pid: int) -> Iterator[int]:
     yield pid
-    for thread in Path(f"/proc/{pid}/task").glob("*/children"):
+    try:
+        threads = list(Path(f"/proc/{pid}/task").glob("*/children"))
+    except OSError:
+        return  # it ended under us
+    for thread in threads:
         try:
             found = thread.read_text().split()
         except OSError:
