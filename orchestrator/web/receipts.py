@@ -81,10 +81,10 @@ def receipt(fleet: Fleet, now: Now, month: str = "") -> ReceiptView:
         kept = f"kept are the months from {known[0]} to {present}"
         raise Problem(404, "no_month", f"nothing is known of {month}; {kept}")
     gone = _gone(fleet)
-    names = dict.fromkeys((*fleet.config.backends, *(one.backend or "" for one in gone)))
+    owners = (one.backend or OURSELVES for one in gone)
     backends = [
         one
-        for name in (*names, OURSELVES)
+        for name in dict.fromkeys((*fleet.config.backends, *owners, OURSELVES))
         if (one := _backend(fleet, gone, name, month, now)) is not None
     ]
     forecasts = [one.usd_forecast for one in backends if one.usd_forecast is not None]
